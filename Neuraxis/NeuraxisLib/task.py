@@ -1,0 +1,74 @@
+"""Task: one clinical question with its inputs, options, labels and the function that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from NeuraxisLib.errors import CancelledError, InputError
+
+if TYPE_CHECKING:
+    from NeuraxisLib.result import Result
+
+#: The task list: name -> "module:attribute" of its Task. Another clinical task is one more line here.
+TASKS = {"hemorrhage": "HemorrhageSegLib.task:TASK"}
+
+
+class Progress:
+    """What a long computation reports to, and where it learns that the user cancelled.
+
+    Args:
+        report: called with (fraction 0..1, stage in a few words); None drops the reports.
+        cancelled: asked before each report; when it answers True, :class:`CancelledError` is raised.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[float, str], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ):
+        self._report = report or (lambda fraction, stage: None)
+        self._cancelled = cancelled or (lambda: False)
+
+    def __call__(self, fraction: float, stage: str) -> None:
+        """Report progress; raise CancelledError if the user cancelled."""
+        if self._cancelled():
+            raise CancelledError()
+        self._report(min(max(float(fraction), 0.0), 1.0), stage)
+
+    def part(self, start: float, stop: float) -> Progress:
+        """A Progress whose 0..1 is the range start..stop of this one."""
+        return Progress(lambda f, stage: self._report(start + f * (stop - start), stage), self._cancelled)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A clinical task as every door of the product sees it.
+
+    Attributes:
+        name: short name used on the command line and in model files.
+        title: what the button says.
+        inputs: input name -> what it must be, in words; the first is the main one.
+        options_type: dataclass of the options, with defaults; every field carries ``metadata={"help": ...}``.
+        resources: folder with ``labels.csv`` and ``Models/*.safetensors``.
+        run: ``run(inputs, model, options, progress) -> Result``; inputs maps names to Volumes, model is a
+            :class:`~NeuraxisLib.models.ModelFile`.
+    """
+
+    name: str
+    title: str
+    inputs: dict[str, str]
+    options_type: type
+    resources: Path
+    run: Callable[[dict[str, Any], Any, Any, Progress], Result]
+
+
+def get_task(name: str) -> Task:
+    """The task of that name; InputError names the known ones otherwise."""
+    if name not in TASKS:
+        raise InputError(f"There is no task '{name}'; choose one of: {', '.join(TASKS)}.")
+    module, attribute = TASKS[name].split(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,23 @@
+"""Test set-up shared by every room: import roots, the development data, and quiet defaults."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent
+for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real scans used in development; NEURAXIS_DATA names it, ``../shared/data`` is the default."""
+    folder = Path(os.environ.get("NEURAXIS_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the development data are not here; set NEURAXIS_DATA to their folder")
+    return folder
