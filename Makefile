@@ -1,0 +1,59 @@
+# Neuraxis from a terminal (Linux, macOS). The first call makes a virtual environment in .venv; later calls reuse it.
+#
+#   make demo         segment the bundled real head CT, print the headline numbers and where to look
+#   make test         run all tests
+#   make lint         check style
+#   make benchmark    time and memory beside a named peer, in the same run
+#   make screenshots  remake the pictures of the README
+#   make clean        remove the environment and what the commands above wrote
+#
+# PYTHON=python3.12     another Python (3.10 or newer) for the environment
+# PIP_ARGS="..."        more arguments for pip, such as the index of a CPU-only torch
+# TEST_ARGS="-k brain"  arguments for pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+TEST_ARGS ?=
+
+BIN := $(VENV)/bin
+DEMO_SCAN := HemorrhageSeg/HemorrhageSegLib/Resources/SampleData/head_ct_hemorrhage.nrrd
+DEMO_OUTPUT ?= demo-output
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint benchmark screenshots clean
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.ready
+	$(BIN)/neuraxis hemorrhage $(DEMO_SCAN) $(DEMO_OUTPUT)
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+
+benchmark: $(VENV)/.ready-test
+	$(BIN)/python Testing/benchmarks/hemorrhage.py
+
+screenshots: $(VENV)/.ready-test
+	$(BIN)/python Testing/screenshots.py
+
+clean:
+	rm -rf $(VENV) $(DEMO_OUTPUT)
+
+# A stamp stands for a finished installation; it is made again when a file that decides the packages changes.
+$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[train,test,dev]"
+	@touch $(VENV)/.ready $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Neuraxis needs Python 3.10 or newer; name one: make demo PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV); on Debian and Ubuntu install python3-venv." >&2; exit 1; }
