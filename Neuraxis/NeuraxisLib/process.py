@@ -1,0 +1,148 @@
+"""What the command line and the worker do to their own process: memory, threads, faults turned into sentences."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from dataclasses import dataclass
+
+from NeuraxisLib.errors import DependencyError, NeuraxisError, OutputError, SeriesChoiceError, WorkerError
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_MAX = -4
+_KEPT_BYTES = 1 << 30
+_FULL_DISK = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what torch frees instead of returning it to the system after every layer.
+
+    Stock Linux builds of torch lose a third or more of a CPU run to page faults on memory that they had a moment
+    before. The results stay bit for bit the same. True if the setting was made; other C libraries are left alone.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018 - musl has a mallopt of no effect; only glibc has this
+        mallopt = libc.mallopt
+    except (OSError, AttributeError):
+        return False
+    mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_TOP_PAD, 64 << 20))
+    return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+def return_freed_memory() -> None:
+    """Give memory that is free again back to the system, as a warm worker should while it waits (glibc only)."""
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(ctypes.c_size_t(0))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use (the affinity mask counts, as in containers and batch systems)."""
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """Threads for computing: one core stays free for the person at the machine where there are more than two."""
+    cores = usable_cores()
+    return cores - 1 if cores > 2 else cores
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Memory in bytes: of this process, still available, and in the machine; None where the system does not say."""
+
+    used: int | None = None
+    available: int | None = None
+    total: int | None = None
+
+    def in_words(self) -> str:
+        """Such as ``"it used 3.12 GB, 0.2 of 16.0 GB were free"``; empty when nothing is known."""
+        used = f"it used {self.used / 1e9:.2f} GB" if self.used else ""
+        free = f"{self.available / 1e9:.1f} of {self.total / 1e9:.1f} GB were free" if self.total else ""
+        return ", ".join(words for words in (used, free) if words)
+
+
+def memory_use() -> MemoryUse:
+    """Memory of this process and of the machine, from /proc on Linux and from psutil elsewhere, if it is there."""
+    try:
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        with open("/proc/meminfo") as file:
+            kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in file}
+        return MemoryUse(used, kilobytes["MemAvailable"] * 1024, kilobytes["MemTotal"] * 1024)
+    except (OSError, KeyError, ValueError, IndexError):
+        pass
+    try:
+        import psutil
+    except ImportError:
+        return MemoryUse()
+    machine = psutil.virtual_memory()
+    return MemoryUse(psutil.Process().memory_info().rss, machine.available, machine.total)
+
+
+def as_user_error(error: BaseException) -> NeuraxisError:
+    """The error that a user sees for any exception: itself if it is ours, else one sentence for its kind."""
+    if isinstance(error, NeuraxisError):
+        return error
+    if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
+        return WorkerError(_out_of_memory_sentence(error))
+    if isinstance(error, ImportError):
+        package = (error.name or "").partition(".")[0]
+        return DependencyError(_missing_package_sentence(package, error))
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        return OutputError("The disk is full, so nothing was written; free some space or choose another folder.")
+    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+        return OutputError(f"'{error.filename}' is not accessible ({error.strerror}); choose another folder.")
+    text = " ".join(str(error).split())[:200]
+    return NeuraxisError(
+        f"An unexpected fault stopped the run ({type(error).__name__}: {text or 'no further words'}); "
+        "please report it with the log."
+    )
+
+
+def error_of_code(code: str, message: str, choices: list[dict] | None = None) -> NeuraxisError:
+    """The error that another process described by its stable code (see :mod:`NeuraxisLib.errors`) and sentence."""
+    if code == SeriesChoiceError.code:
+        return SeriesChoiceError(message, choices or [])
+    kinds = [NeuraxisError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+        if kind.code == code:
+            return kind(message)
+    return NeuraxisError(message)
+
+
+def _is_torch_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "OutOfMemoryError" in names or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def _out_of_memory_sentence(error: BaseException) -> str:
+    if "cuda" in str(error).lower() or "mps" in str(error).lower():
+        return "The graphics card ran out of memory; close other programs that use it or choose device 'cpu'."
+    numbers = memory_use().in_words()
+    numbers = f" ({numbers})" if numbers else ""
+    return f"Memory ran out{numbers}; close other programs or use a machine with more memory, then run again."
+
+
+def _missing_package_sentence(package: str, error: ImportError) -> str:
+    if not package or not isinstance(error, ModuleNotFoundError):
+        return f"A Python package cannot be loaded ({' '.join(str(error).split())[:200]}); install it again."
+    remedy = "install the PyTorch extension in Slicer, or" if package == "torch" else "install it with"
+    return f"The Python package '{package}' is not installed; {remedy} 'pip install {package}', then run again."

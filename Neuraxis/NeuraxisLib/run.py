@@ -1,0 +1,246 @@
+"""One case from files to result folder: the line that the command line, the worker and batches all walk.
+
+Everything that can be refused cheaply is refused first: options, output folder, image. Only then is torch loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from NeuraxisLib.errors import InputError, NeuraxisError, OutputError
+from NeuraxisLib.exchange import SUFFIX, read_exchange
+from NeuraxisLib.process import as_user_error
+from NeuraxisLib.result import Result
+from NeuraxisLib.task import Progress, Task, get_task
+from NeuraxisLib.volume import Volume
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_PARTIAL = ".partial"
+# How the progress bar is shared between reading, computing and writing.
+_READ, _COMPUTE, _WRITE = (0.0, 0.08), (0.08, 0.92), (0.92, 1.0)
+
+
+def run_case(
+    task_name: str,
+    inputs: Mapping[str, str | Path],
+    model: str | Path,
+    options: Mapping[str, Any],
+    device: str,
+    output: str | Path,
+    progress: Progress | None = None,
+    *,
+    series: str | None = None,
+    models: ModelCache | None = None,
+) -> Result:
+    """Read the inputs, run the task, write the result folder; nothing is left behind if any of it fails.
+
+    Args:
+        task_name: name in :data:`NeuraxisLib.task.TASKS`.
+        inputs: input name of the task -> image file or DICOM folder.
+        model: name of an installed model or path of a model file; empty for the task's default.
+        options: option name -> value; missing ones take their defaults.
+        device: one of :data:`DEVICES`.
+        output: folder of the result; may be absent, empty, or an earlier result, which is replaced.
+        progress: told how far it is, and asked whether to go on.
+        series: DICOM series (its key) of the main input, where a folder holds several.
+        models: models already read; None reads afresh.
+
+    Raises:
+        NeuraxisError: with one sentence for the user; every other exception is turned into one.
+    """
+    progress = progress or Progress()
+    output = Path(os.path.abspath(output))
+    try:
+        task = get_task(task_name)
+        if device not in DEVICES:
+            raise InputError(f"There is no device '{device}'; choose one of: {', '.join(DEVICES)}.")
+        chosen = task_options(task, options)
+        check_output(output)
+        volumes = read_inputs(task, inputs, series, progress.part(*_READ))
+        model_file = (models or ModelCache()).get(task, model)
+        result = task.run(volumes, model_file, chosen, progress.part(*_COMPUTE))
+        write_result(result, output, progress.part(*_WRITE))
+    except NeuraxisError:
+        raise
+    except Exception as error:
+        raise as_user_error(error) from error
+    return result
+
+
+# -- input ----------------------------------------------------------------------------------------------------
+
+
+def read_inputs(
+    task: Task, inputs: Mapping[str, str | Path], series: str | None, progress: Progress
+) -> dict[str, Volume]:
+    """Read every input of the task; InputError if one is missing or not asked for."""
+    unknown = [name for name in inputs if name not in task.inputs]
+    missing = [name for name in task.inputs if name not in inputs]
+    if unknown or missing:
+        given = ", ".join(inputs) or "nothing"
+        raise InputError(f"The task '{task.name}' takes {', '.join(task.inputs)}, but got {given}.")
+    volumes = {}
+    for number, (name, path) in enumerate(inputs.items()):
+        progress(number / len(inputs), "Reading the image")
+        volumes[name] = read_input(Path(path), series if number == 0 else None)
+    progress(1.0, "Reading the image")
+    return volumes
+
+
+def read_input(path: Path, series: str | None = None) -> Volume:
+    """Read an image file, a DICOM folder, or an exchange file of the worker."""
+    if path.name.endswith(SUFFIX):
+        return read_exchange(path)
+    from NeuraxisLib.files import read_volume
+
+    return read_volume(path, series)
+
+
+def task_options(task: Task, values: Mapping[str, Any]) -> Any:
+    """The task's options dataclass filled from names and values; InputError names what does not fit."""
+    hints = typing.get_type_hints(task.options_type)
+    known = {field.name for field in dataclasses.fields(task.options_type)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(f"The task '{task.name}' has no option '{unknown[0]}'; it has: {', '.join(sorted(known))}.")
+    return task.options_type(**{name: _converted(name, value, hints[name]) for name, value in values.items()})
+
+
+def _converted(name: str, value: Any, kind: Any) -> Any:
+    """``value`` as the option's type: numbers may come as text or as the other kind of number."""
+    if kind is bool and not isinstance(value, bool):
+        raise InputError(f"Option '{name}' is true or false, not '{value}'.")
+    if kind not in (int, float, str):
+        return value
+    try:
+        converted = kind(value)
+    except (TypeError, ValueError):
+        raise InputError(f"Option '{name}' takes a value of type {kind.__name__}, not '{value}'.") from None
+    if kind is int and converted != float(value):
+        raise InputError(f"Option '{name}' takes a whole number, not '{value}'.")
+    return converted
+
+
+# -- models ---------------------------------------------------------------------------------------------------
+
+
+class ModelCache:
+    """Models already read, by path and content, so that a warm worker reads and checks each only once."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple, Any] = {}
+
+    def get(self, task: Task, model: str | Path) -> Any:
+        """The model of that name or path for the task; empty for the default. Raises ModelError."""
+        from NeuraxisLib import models
+
+        path = models.find_model(task, str(model))
+        facts = path.stat()
+        key = (str(path), facts.st_mtime_ns, facts.st_size)
+        if key not in self._models:
+            self._models = {known: value for known, value in self._models.items() if known[0] != str(path)}
+            self._models[key] = models.load_model(path, task.name)
+        return self._models[key]
+
+
+# -- output ---------------------------------------------------------------------------------------------------
+
+
+def check_output(output: Path) -> None:
+    """Raise OutputError now, not after minutes of computing, if the result could not be put there."""
+    if output.exists():
+        if not output.is_dir():
+            raise OutputError(f"'{output}' is a file; name a folder for the result.")
+        if any(output.iterdir()) and not (output / "result.json").is_file():
+            raise OutputError(
+                f"The folder '{output}' holds something else than an earlier result; name a new or an empty folder."
+            )
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise OutputError(f"'{parent}' is a file, so no folder can be made in it; choose another output folder.")
+    try:
+        with tempfile.NamedTemporaryFile(dir=parent, prefix=".neuraxis-"):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"The folder '{parent}' cannot be written to ({error.strerror}); choose another output folder."
+        ) from error
+
+
+def write_result(result: Result, output: Path, progress: Progress) -> None:
+    """Write the result folder beside its place and move it there whole; an earlier result goes only then."""
+    from NeuraxisLib import result_folder
+
+    made = _missing_parents(output)
+    remove_leftovers(output)
+    partial = output.with_name(f".{output.name}.{os.getpid()}{_PARTIAL}")
+    try:
+        progress(0.0, "Writing the result")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        result_folder.write(result, partial)
+        progress(1.0, "Writing the result")  # the last moment at which a cancel leaves everything as it was
+        _replace(partial, output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in made:
+            _remove_if_empty(folder)
+        raise
+
+
+def remove_leftovers(output: Path, dead: Collection[int] = ()) -> None:
+    """Remove what a killed process left beside ``output``; what a living one is writing stays.
+
+    Args:
+        output: the result folder.
+        dead: process ids known to have ended, for systems where that cannot be asked.
+    """
+    for partial in output.parent.glob(f".{output.name}.*{_PARTIAL}"):
+        owner = partial.name.removesuffix(_PARTIAL).rpartition(".")[2]
+        if owner.isdigit() and (int(owner) in dead or not _is_alive(int(owner))):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(new: Path, output: Path) -> None:
+    """Put the folder ``new`` in the place of ``output``."""
+    if not output.exists():
+        new.rename(output)
+        return
+    old = new.with_name(f".{output.name}.old.{os.getpid()}{_PARTIAL}")
+    output.rename(old)
+    try:
+        new.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _missing_parents(output: Path) -> list[Path]:
+    """The parents that have to be made for ``output``, deepest first."""
+    return [folder for folder in output.absolute().parents if not folder.exists()]
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # there os.kill would end the process; a leftover is better than that
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

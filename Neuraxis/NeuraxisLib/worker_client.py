@@ -1,0 +1,383 @@
+"""The side of the worker that runs in Slicer or in a script: starts it, feeds it, hears it, and can stop it.
+
+Computing happens in another process, so that the host never blocks, never loses a scene to a crash in torch, and
+Cancel is real. Typical use::
+
+    client = WorkerClient()
+    job = client.job("hemorrhage", {"ct": volume})         # or Job(...) with paths of files
+    handle = client.run(job, on_progress=..., on_done=...)  # returns at once
+    timer.timeout.connect(client.poll)                      # callbacks run in the thread that polls
+    folder = client.wait(handle)                            # in scripts, instead of the timer
+
+Only the standard library and numpy are imported. A client belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import queue
+import shutil
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from NeuraxisLib.errors import CancelledError, NeuraxisError, WorkerError
+from NeuraxisLib.exchange import SUFFIX, write_exchange
+from NeuraxisLib.process import error_of_code
+from NeuraxisLib.run import remove_leftovers
+from NeuraxisLib.volume import Volume
+from NeuraxisLib.worker_process import WorkerProcess
+
+#: Seconds that a cooperative cancel may take before the worker is killed; leaves time to answer within one second.
+CANCEL_GRACE_S = 0.7
+#: What a run can be; the last three are final.
+STATES = ("waiting", "running", "done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the worker is asked to do.
+
+    Attributes:
+        task: name of the task, such as ``"hemorrhage"``.
+        inputs: input name of the task -> file or DICOM folder to read.
+        model: name of an installed model or path of a model file; empty for the task's default.
+        options: option name -> value, for the task's options dataclass.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        output: folder for the result; None for a private one that :meth:`WorkerClient.release` removes.
+        series: DICOM series to take where a folder holds several.
+    """
+
+    task: str
+    inputs: Mapping[str, str | Path]
+    model: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    output: str | Path | None = None
+    series: str | None = None
+
+
+class RunHandle:
+    """One run: how far it is, how it ended, and where its result lies. Read it; only the client changes it.
+
+    Attributes:
+        id: number of the run within its client.
+        state: one of :data:`STATES`.
+        fraction: progress, 0 to 1.
+        stage: what is being done, in a few words.
+        seconds_left: estimate from the progress so far; None until there is enough of it.
+        result_folder: folder with the result once ``state`` is ``"done"``.
+        error: the :class:`~NeuraxisLib.errors.NeuraxisError` once ``state`` is ``"failed"`` or ``"cancelled"``.
+    """
+
+    def __init__(self, number: int, job: Job, callbacks: dict[str, Callable | None]):
+        self.id = number
+        self.job = job
+        self.state = "waiting"
+        self.fraction = 0.0
+        self.stage = "Waiting"
+        self.result_folder: Path | None = None
+        self.error: NeuraxisError | None = None
+        self._callbacks = callbacks
+        self._output: Path | None = None
+        self._started_at: float | None = None
+        self._kill_at: float | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has ended, in whatever way."""
+        return self.state in STATES[2:]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the end if the rest goes as fast as what is done; None below 5 % of the way."""
+        if self.state != "running" or self._started_at is None or self.fraction < 0.05:
+            return None
+        return (time.monotonic() - self._started_at) * (1 / self.fraction - 1)
+
+    def read_result(self):
+        """The :class:`~NeuraxisLib.result.Result` of a finished run; raises its error if it did not succeed."""
+        from NeuraxisLib import result_folder
+
+        if self.error is not None:
+            raise self.error
+        if self.result_folder is None:
+            raise WorkerError("The run has not finished yet; wait for it before reading its result.")
+        return result_folder.read(self.result_folder)
+
+    def _end(self, state: str, event: str, *arguments: Any) -> None:
+        self.state = state
+        self._call(event, *arguments)
+
+    def _call(self, event: str, *arguments: Any) -> None:
+        if self._callbacks.get(event):
+            self._callbacks[event](*arguments)
+
+
+class WorkerClient:
+    """Owner of a worker process that stays warm between runs; runs are done one after the other.
+
+    Args:
+        python: interpreter of the worker; None for PythonSlicer inside Slicer and this interpreter elsewhere.
+        paths: further folders to import from.
+        environment: environment of the worker before ours is added; None for this process's. For an interpreter
+            outside Slicer pass ``slicer.util.startupEnvironment()``, or it would load Slicer's libraries.
+        threads: threads for computing; None leaves one core free.
+    """
+
+    def __init__(
+        self,
+        python: str | Path | None = None,
+        paths: Iterable[str | Path] = (),
+        environment: Mapping[str, str] | None = None,
+        threads: int | None = None,
+    ):
+        self._python, self._paths = python, tuple(paths)
+        self._environment, self._threads = environment, threads
+        self._process: WorkerProcess | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: deque[RunHandle] = deque()
+        self._current: RunHandle | None = None
+        self._exchange: Path | None = None
+        self._log: deque[str] = deque(maxlen=500)
+        atexit.register(self.stop)
+
+    # -- jobs -------------------------------------------------------------------------------------------------
+
+    def job(
+        self,
+        task: str,
+        volumes: Mapping[str, Volume],
+        model: str = "",
+        options: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        output: str | Path | None = None,
+    ) -> Job:
+        """A job on images in memory, written to the private exchange folder (see :class:`Job`)."""
+        folder = Path(tempfile.mkdtemp(prefix="input-", dir=self._exchange_folder()))
+        inputs = {name: write_exchange(volume, folder / f"{name}{SUFFIX}") for name, volume in volumes.items()}
+        return Job(task, inputs, model, dict(options or {}), device, output)
+
+    def release(self, handle: RunHandle) -> None:
+        """Remove the private files of a finished run (its exchanged inputs and, if private, its result)."""
+        for path in [*handle.job.inputs.values(), handle._output]:
+            private = self._private_folder(path)
+            if private is not None:
+                shutil.rmtree(private, ignore_errors=True)
+
+    # -- running ----------------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is under way or waiting."""
+        return self._current is not None or bool(self._waiting)
+
+    def start(self, device: str = "auto") -> None:
+        """Start the worker ahead of the first run, so that its imports cost no waiting. Returns at once."""
+        if self._process is None:
+            self._start_process(hide_gpu=device == "cpu")
+
+    def run(
+        self,
+        job: Job,
+        on_progress: Callable[[float, str], None] | None = None,
+        on_done: Callable[[Path], None] | None = None,
+        on_failed: Callable[[NeuraxisError], None] | None = None,
+        on_cancelled: Callable[[], None] | None = None,
+    ) -> RunHandle:
+        """Queue a job and return its handle at once; exactly one of the last three callbacks is called, by poll.
+
+        Args:
+            job: what to do.
+            on_progress: called with (fraction 0..1, stage).
+            on_done: called with the result folder.
+            on_failed: called with the error; ``str(error)`` is the sentence to show.
+            on_cancelled: called without arguments.
+        """
+        callbacks = {"progress": on_progress, "done": on_done, "failed": on_failed, "cancelled": on_cancelled}
+        handle = RunHandle(next(self._numbers), job, callbacks)
+        self._waiting.append(handle)
+        self._begin_next()
+        return handle
+
+    def poll(self) -> None:
+        """Deliver what the worker has said since the last call; let a timer call this every 50 to 200 ms."""
+        self._pump(0.0)
+
+    def wait(self, handle: RunHandle, timeout: float | None = None) -> Path:
+        """Poll until the run has ended and return its result folder.
+
+        Raises:
+            NeuraxisError: the run failed; CancelledError if it was cancelled.
+            TimeoutError: it has not ended within ``timeout`` seconds; it goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not handle.is_finished:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"The run has not ended within {timeout:g} s.")
+            self._pump(0.05)
+        if handle.error is not None:
+            raise handle.error
+        return handle.result_folder
+
+    def cancel(self, handle: RunHandle) -> None:
+        """Cancel a run; on_cancelled follows within a second of polling, by killing the worker if need be."""
+        if handle in self._waiting:
+            self._waiting.remove(handle)
+            self._finish_cancelled(handle)  # nothing to stop, so it is answered at once
+        elif handle is self._current and handle._kill_at is None:
+            handle._kill_at = time.monotonic() + CANCEL_GRACE_S
+            handle.stage = "Cancelling"
+            self._process.send({"request": "cancel", "id": handle.id})
+
+    def stop(self) -> None:
+        """Cancel everything, end the worker and remove the exchange folder; a later run starts afresh.
+
+        No callback is called, because what they would tell may be gone: this also runs when Python ends.
+        """
+        handles = [handle for handle in (self._current, *self._waiting) if handle is not None]
+        process, current = self._process, self._current
+        self._end_process(kill=current is not None)
+        if process is not None and current is not None:
+            self._clear_leftovers(current, process)
+        self._current = None
+        self._waiting.clear()
+        for handle in handles:
+            handle._callbacks = {}
+            self._finish_cancelled(handle)
+        if self._exchange is not None:
+            shutil.rmtree(self._exchange, ignore_errors=True)
+            self._exchange = None
+
+    @property
+    def log_text(self) -> str:
+        """The last lines the worker wrote to its log and to stderr, for a details button or a bug report."""
+        return "\n".join(self._log)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _pump(self, patience_s: float) -> None:
+        """Handle all queued events (waiting up to ``patience_s`` for the first), then overdue cancels."""
+        process = self._process
+        while process is not None and process is self._process:
+            try:
+                event = process.events.get(timeout=patience_s) if patience_s else process.events.get_nowait()
+            except queue.Empty:
+                break
+            patience_s = 0.0
+            self._handle(event)
+        handle = self._current
+        if handle is not None and handle._kill_at is not None and time.monotonic() >= handle._kill_at:
+            process = self._process
+            self._end_process(kill=True)
+            self._current = None
+            self._clear_leftovers(handle, process)
+            self._finish_cancelled(handle)
+        self._begin_next()
+
+    def _handle(self, event: dict) -> None:
+        kind, handle = event.get("event"), self._current
+        if kind == "log":
+            self._log.append(event.get("message", ""))
+        elif kind == "exit":
+            self._worker_died()
+        elif handle is None or event.get("id") != handle.id:
+            return
+        elif kind == "progress" and handle._kill_at is None:
+            handle.fraction, handle.stage = float(event["fraction"]), event["stage"]
+            handle._call("progress", handle.fraction, handle.stage)
+        elif kind in ("done", "failed", "cancelled"):
+            self._current = None
+            self._finish(handle, event)
+
+    def _finish(self, handle: RunHandle, event: dict) -> None:
+        if event["event"] == "cancelled":
+            self._finish_cancelled(handle)
+        elif event["event"] == "failed":
+            handle.error = error_of_code(event["code"], event["message"], event.get("choices"))
+            handle._end("failed", "failed", handle.error)
+        else:
+            handle.fraction, handle.result_folder = 1.0, Path(event["folder"])
+            handle._end("done", "done", handle.result_folder)
+
+    def _finish_cancelled(self, handle: RunHandle) -> None:
+        handle.error = CancelledError()
+        handle._end("cancelled", "cancelled")
+
+    def _worker_died(self) -> None:
+        """Turn the end of the process into the end of the run that was under way, if any."""
+        process, self._process = self._process, None
+        sentence = process.why_it_died()
+        handle, self._current = self._current, None
+        if handle is None:
+            self._log.append(sentence)
+            return
+        self._clear_leftovers(handle, process)
+        if handle._kill_at is not None:
+            self._finish_cancelled(handle)
+        else:
+            handle.error = WorkerError(sentence)
+            handle._end("failed", "failed", handle.error)
+
+    def _begin_next(self) -> None:
+        """Send the next waiting run, in a worker that sees the graphics card or not, as the job wants."""
+        if self._current is not None or not self._waiting:
+            return
+        handle = self._waiting.popleft()
+        hide_gpu = handle.job.device == "cpu"
+        if self._process is not None and self._process.hides_gpu != hide_gpu:
+            self._end_process(kill=False)
+        if self._process is None:
+            self._start_process(hide_gpu)
+        self._current = handle
+        handle.state, handle.stage, handle._started_at = "running", "Starting", time.monotonic()
+        output = handle.job.output or Path(tempfile.mkdtemp(prefix="output-", dir=self._exchange_folder())) / "result"
+        handle._output = Path(output).absolute()
+        inputs = {name: str(Path(path).absolute()) for name, path in handle.job.inputs.items()}
+        message = {**asdict(handle.job), "inputs": inputs, "output": str(handle._output)}
+        self._process.send({"request": "run", "id": handle.id, **message})
+
+    def _start_process(self, hide_gpu: bool) -> None:
+        self._process = WorkerProcess(
+            python=str(self._python or default_python()),
+            paths=self._paths,
+            environment=self._environment,
+            threads=self._threads,
+            hide_gpu=hide_gpu,
+            exchange=self._exchange_folder(),
+            log=self._log,
+        )
+
+    def _end_process(self, kill: bool) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.end(kill=kill)
+
+    def _exchange_folder(self) -> Path:
+        """The private folder (mode 0700) through which volumes travel; made when first needed."""
+        if self._exchange is None:
+            self._exchange = Path(tempfile.mkdtemp(prefix="neuraxis-"))
+        return self._exchange
+
+    def _private_folder(self, path: str | Path | None) -> Path | None:
+        """The folder directly inside the exchange folder that holds ``path``; None if it lies elsewhere."""
+        if path is None or self._exchange is None or self._exchange not in Path(path).parents:
+            return None
+        return self._exchange / Path(path).relative_to(self._exchange).parts[0]
+
+    @staticmethod
+    def _clear_leftovers(handle: RunHandle, process: WorkerProcess) -> None:
+        """Remove what a worker that is gone may have left beside the output."""
+        if handle._output is not None:
+            remove_leftovers(handle._output, dead=[process.pid] if process.pid else [])
+
+
+def default_python() -> str:
+    """PythonSlicer inside Slicer (it brings Slicer's library paths), else the running interpreter."""
+    return (shutil.which("PythonSlicer") if "slicer" in sys.modules else None) or sys.executable
