@@ -24,7 +24,7 @@ DEMO_OUTPUT ?= demo-output
 .PHONY: help demo test lint benchmark screenshots clean
 
 help:
-	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.ready
 	$(BIN)/neuraxis hemorrhage $(DEMO_SCAN) $(DEMO_OUTPUT)
