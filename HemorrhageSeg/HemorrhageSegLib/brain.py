@@ -15,16 +15,6 @@ import numpy as np
 from HemorrhageSegLib._brain_grid import CoarseGrid, to_coarse, to_stored
 from NeuraxisLib.volume import Volume
 
-#: Blood reaches about 100 HU and enhanced vessels 180; partial volume with bone begins soon after.
-BONE_HU = 200.0
-#: Below is fat or air; ventricles and oedema stay above.
-FAT_HU = -35.0
-#: Share of in-plane directions in which a voxel must see bone. A tenth of a turn may be open after an operation.
-ENCLOSED = 0.6
-#: Half the width of the passages that the erosion closes.
-EROSION_MM = 5.0
-
-
 @dataclass(frozen=True)
 class BrainMask:
     """The intracranial space of a head CT.
@@ -58,7 +48,7 @@ def extract_brain(volume: Volume) -> BrainMask:
     if not shape.mask.any():
         return BrainMask(np.zeros(volume.array.shape, bool), 0.0, ["No space enclosed by a skull was found."])
     confidence, notes = judge(grid, shape)
-    mask = to_stored(grid, volume, shape.reach, shape.filled, BONE_HU)
+    mask = to_stored(grid, volume, shape.reach, shape.filled, shape.bone_hu)
     return BrainMask(mask, confidence, notes)
 
 
