@@ -1,0 +1,20 @@
+"""``slicer.i18n``: no translation is loaded, so a text is its own translation."""
+
+from __future__ import annotations
+
+
+def tr(text: str) -> str:
+    """The text in the user's language; it has to be a plain string, since translators never see an f-string."""
+    if not isinstance(text, str):
+        raise TypeError("only a string can be translated")
+    return text
+
+
+def translate(context: str, text: str) -> str:
+    """The text as another class of Slicer translates it."""
+    return tr(text)
+
+
+def getContext(sourceFile: str) -> str:
+    """Name of the translation context of a source file."""
+    return sourceFile
