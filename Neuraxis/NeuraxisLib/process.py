@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import sys
 from dataclasses import dataclass
 
-from NeuraxisLib.errors import DependencyError, NeuraxisError, OutputError, SeriesChoiceError, WorkerError
+from NeuraxisLib.errors import DependencyError, NeuraxisError, SeriesChoiceError, WorkerError
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
 _KEPT_BYTES = 1 << 30
-_FULL_DISK = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
+)  # fmt: skip
 
 
 def keep_freed_memory() -> bool:
@@ -58,6 +58,11 @@ def default_threads() -> int:
     """Threads for computing: one core stays free for the person at the machine where there are more than two."""
     cores = usable_cores()
     return cores - 1 if cores > 2 else cores
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment variables that set the number of threads of torch, BLAS and ITK; to be set before they load."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,6 @@ def as_user_error(error: BaseException) -> NeuraxisError:
     if isinstance(error, ImportError):
         package = (error.name or "").partition(".")[0]
         return DependencyError(_missing_package_sentence(package, error))
-    if isinstance(error, OSError) and error.errno in _FULL_DISK:
-        return OutputError("The disk is full, so nothing was written; free some space or choose another folder.")
-    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
-        return OutputError(f"'{error.filename}' is not accessible ({error.strerror}); choose another folder.")
     text = " ".join(str(error).split())[:200]
     return NeuraxisError(
         f"An unexpected fault stopped the run ({type(error).__name__}: {text or 'no further words'}); "

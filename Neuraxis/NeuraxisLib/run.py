@@ -1,6 +1,6 @@
 """One case from files to result folder: the line that the command line, the worker and batches all walk.
 
-Everything that can be refused cheaply is refused first: options, output folder, image. Only then is torch loaded.
+What can be refused cheaply is refused first: options, output folder, model header, image. Only then is torch loaded.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import InputError, NeuraxisError, OutputError
 from NeuraxisLib.exchange import SUFFIX, read_exchange
 from NeuraxisLib.process import as_user_error
 from NeuraxisLib.result import Result
+from NeuraxisLib.result_folder import check_replaceable, write_result
 from NeuraxisLib.task import Progress, Task, get_task
 from NeuraxisLib.volume import Volume
+from NeuraxisLib.volume_checks import check_volume
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 _PARTIAL = ".partial"
@@ -61,12 +64,15 @@ def run_case(
         task = get_task(task_name)
         if device not in DEVICES:
             raise InputError(f"There is no device '{device}'; choose one of: {', '.join(DEVICES)}.")
-        chosen = task_options(task, options)
+        chosen = task_options(task, {**options, "device": device})
         check_output(output)
-        volumes = read_inputs(task, inputs, series, progress.part(*_READ))
         model_file = (models or ModelCache()).get(task, model)
+        volumes = read_inputs(task, inputs, series, progress.part(*_READ))
         result = task.run(volumes, model_file, chosen, progress.part(*_COMPUTE))
-        write_result(result, output, progress.part(*_WRITE))
+        writing = progress.part(*_WRITE)
+        writing(0.0, "Writing the result")
+        # The last moment at which a cancel leaves everything as it was is just before the folder takes its place.
+        write_result(result, output, before_replace=lambda: writing(1.0, "Writing the result"))
     except NeuraxisError:
         raise
     except Exception as error:
@@ -88,19 +94,22 @@ def read_inputs(
         raise InputError(f"The task '{task.name}' takes {', '.join(task.inputs)}, but got {given}.")
     volumes = {}
     for number, (name, path) in enumerate(inputs.items()):
-        progress(number / len(inputs), "Reading the image")
-        volumes[name] = read_input(Path(path), series if number == 0 else None)
-    progress(1.0, "Reading the image")
+        part = progress.part(number / len(inputs), (number + 1) / len(inputs))
+        volumes[name] = read_input(Path(path), series if number == 0 else None, part)
     return volumes
 
 
-def read_input(path: Path, series: str | None = None) -> Volume:
-    """Read an image file, a DICOM folder, or an exchange file of the worker."""
-    if path.name.endswith(SUFFIX):
-        return read_exchange(path)
-    from NeuraxisLib.files import read_volume
+def read_input(path: Path, series: str | None = None, progress: Progress | None = None) -> Volume:
+    """Read an image file, a DICOM folder, or an exchange file of the worker; all pass the same checks."""
+    if not path.name.endswith(SUFFIX):
+        from NeuraxisLib.files import read_volume
 
-    return read_volume(path, series)
+        return read_volume(path, series, progress=progress)
+    (progress or Progress())(0.0, "Reading the image")
+    volume = read_exchange(path)
+    if volume.array.ndim != 3:
+        raise InputError(f"'{path.name.removesuffix(SUFFIX)}' has time frames; choose one three-dimensional image.")
+    return check_volume(volume, path.name.removesuffix(SUFFIX))
 
 
 def task_options(task: Task, values: Mapping[str, Any]) -> Any:
@@ -155,13 +164,7 @@ class ModelCache:
 
 def check_output(output: Path) -> None:
     """Raise OutputError now, not after minutes of computing, if the result could not be put there."""
-    if output.exists():
-        if not output.is_dir():
-            raise OutputError(f"'{output}' is a file; name a folder for the result.")
-        if any(output.iterdir()) and not (output / "result.json").is_file():
-            raise OutputError(
-                f"The folder '{output}' holds something else than an earlier result; name a new or an empty folder."
-            )
+    check_replaceable(output)
     parent = next(folder for folder in output.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise OutputError(f"'{parent}' is a file, so no folder can be made in it; choose another output folder.")
@@ -169,29 +172,7 @@ def check_output(output: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=parent, prefix=".neuraxis-"):
             pass
     except OSError as error:
-        raise OutputError(
-            f"The folder '{parent}' cannot be written to ({error.strerror}); choose another output folder."
-        ) from error
-
-
-def write_result(result: Result, output: Path, progress: Progress) -> None:
-    """Write the result folder beside its place and move it there whole; an earlier result goes only then."""
-    from NeuraxisLib import result_folder
-
-    made = _missing_parents(output)
-    remove_leftovers(output)
-    partial = output.with_name(f".{output.name}.{os.getpid()}{_PARTIAL}")
-    try:
-        progress(0.0, "Writing the result")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        result_folder.write(result, partial)
-        progress(1.0, "Writing the result")  # the last moment at which a cancel leaves everything as it was
-        _replace(partial, output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        for folder in made:
-            _remove_if_empty(folder)
-        raise
+        raise output_error(error, output.name) from error
 
 
 def remove_leftovers(output: Path, dead: Collection[int] = ()) -> None:
@@ -205,33 +186,6 @@ def remove_leftovers(output: Path, dead: Collection[int] = ()) -> None:
         owner = partial.name.removesuffix(_PARTIAL).rpartition(".")[2]
         if owner.isdigit() and (int(owner) in dead or not _is_alive(int(owner))):
             shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(new: Path, output: Path) -> None:
-    """Put the folder ``new`` in the place of ``output``."""
-    if not output.exists():
-        new.rename(output)
-        return
-    old = new.with_name(f".{output.name}.old.{os.getpid()}{_PARTIAL}")
-    output.rename(old)
-    try:
-        new.rename(output)
-    except OSError:
-        old.rename(output)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _missing_parents(output: Path) -> list[Path]:
-    """The parents that have to be made for ``output``, deepest first."""
-    return [folder for folder in output.absolute().parents if not folder.exists()]
-
-
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        pass
 
 
 def _is_alive(process: int) -> bool:

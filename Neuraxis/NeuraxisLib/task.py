@@ -52,7 +52,8 @@ class Task:
         name: short name used on the command line and in model files.
         title: what the button says.
         inputs: input name -> what it must be, in words; the first is the main one.
-        options_type: dataclass of the options, with defaults; every field carries ``metadata={"help": ...}``.
+        options_type: dataclass of the options, with defaults; every field carries ``metadata={"help": ...}``; one is
+            ``device`` (auto, cpu, cuda or mps).
         resources: folder with ``labels.csv`` and ``Models/*.safetensors``.
         run: ``run(inputs, model, options, progress) -> Result``; inputs maps names to Volumes, model is a
             :class:`~NeuraxisLib.models.ModelFile`.

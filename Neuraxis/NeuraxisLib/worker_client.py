@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from NeuraxisLib.errors import CancelledError, NeuraxisError, WorkerError
 from NeuraxisLib.exchange import SUFFIX, write_exchange
@@ -33,6 +33,9 @@ from NeuraxisLib.process import error_of_code
 from NeuraxisLib.run import remove_leftovers
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from NeuraxisLib.result import Result
 
 #: Seconds that a cooperative cancel may take before the worker is killed; leaves time to answer within one second.
 CANCEL_GRACE_S = 0.7
@@ -101,15 +104,19 @@ class RunHandle:
             return None
         return (time.monotonic() - self._started_at) * (1 / self.fraction - 1)
 
-    def read_result(self):
-        """The :class:`~NeuraxisLib.result.Result` of a finished run; raises its error if it did not succeed."""
-        from NeuraxisLib import result_folder
+    def read_result(self, source: Volume | None = None) -> Result:
+        """The result of a finished run; raises its error if it did not succeed.
+
+        Args:
+            source: the image that was measured, which a result folder does not hold.
+        """
+        from NeuraxisLib.result_folder import read_result
 
         if self.error is not None:
             raise self.error
         if self.result_folder is None:
             raise WorkerError("The run has not finished yet; wait for it before reading its result.")
-        return result_folder.read(self.result_folder)
+        return read_result(self.result_folder, source)
 
     def _end(self, state: str, event: str, *arguments: Any) -> None:
         self.state = state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -13,12 +14,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from NeuraxisLib.process import default_threads
+from NeuraxisLib.process import default_threads, thread_environment
 from NeuraxisLib.task import TASKS
 
 #: Seconds that an idle worker gets to leave by itself after being asked.
 QUIT_GRACE_S = 0.5
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class WorkerProcess:
@@ -144,10 +144,8 @@ class WorkerProcess:
 
     def _close(self) -> None:
         for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 pipe.close()
-            except (OSError, ValueError):
-                pass
 
 
 def import_roots() -> list[Path]:
@@ -173,7 +171,7 @@ def child_environment(
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(root for root in roots if root))
     environment["PYTHONUNBUFFERED"] = "1"
     environment["PYTHONIOENCODING"] = "utf-8"
-    environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    environment.update(thread_environment(threads))
     if hide_gpu:
         environment["CUDA_VISIBLE_DEVICES"] = "-1"
     return environment

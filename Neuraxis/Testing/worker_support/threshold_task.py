@@ -25,6 +25,7 @@ STAGES = ("Preparing", "Computing", "Measuring")
 class Options:
     """Options of the threshold task."""
 
+    device: str = field(default="auto", metadata={"help": "Where to compute."})
     threshold_hu: float = field(default=60.0, metadata={"help": "Voxels above this are marked."})
     smallest_ml: float = field(default=0.0, metadata={"help": "Volumes below this count as nothing."})
     steps: int = field(default=3, metadata={"help": "Progress reports per stage."})

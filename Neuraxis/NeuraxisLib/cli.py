@@ -1,0 +1,280 @@
+"""The command line: ``neuraxis TASK INPUT OUTPUT``, ``neuraxis models``, ``neuraxis info FILE``.
+
+Exit codes, for scripts; they do not change:
+
+====  =====================================================================
+0     done
+1     unexpected fault (please report it)
+2     the command was not understood
+3     the input cannot be read or is not what the task takes
+4     the input's geometry is missing, contradictory or unsafe to measure on
+5     a DICOM folder holds several series; name one with --series
+6     the model is missing, unreadable, altered, or for another task
+7     the result cannot be written
+8     a Python package is missing
+9     memory ran out
+130   cancelled with Ctrl-C (143 by SIGTERM); nothing was written
+====  =====================================================================
+
+An error is one sentence on stderr. Results go to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
+from NeuraxisLib.errors import SeriesChoiceError
+from NeuraxisLib.process import as_user_error, keep_freed_memory, thread_environment
+from NeuraxisLib.result import Measurement, Result
+from NeuraxisLib.run import DEVICES, run_case
+from NeuraxisLib.task import TASKS, Task, get_task
+
+EXIT_CODES = {
+    "input": 3, "geometry": 4, "choose-series": 5, "model": 6, "output": 7, "dependency": 8, "worker": 9,
+    "cancelled": 130,
+}  # fmt: skip
+_TERMINATED = 143
+
+
+def main() -> None:
+    """Entry point of the console command ``neuraxis``."""
+    make_app()()
+
+
+def make_app() -> typer.Typer:
+    """The command line with one command per task in :data:`NeuraxisLib.task.TASKS`."""
+    app = typer.Typer(
+        help=f"Neuraxis: measurements in brain scans. {RESEARCH_USE_NOTICE}",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_common)
+    for name in TASKS:
+        task = get_task(name)
+        app.command(name, help=f"{task.title}. Writes a result folder with report.html.")(task_command(task))
+    app.command("models")(show_models)
+    app.command("info")(show_info)
+    return app
+
+
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"neuraxis {__version__}")
+        raise typer.Exit
+
+
+# -- tasks ----------------------------------------------------------------------------------------------------
+
+
+def task_command(task: Task) -> Callable[..., None]:
+    """The function behind ``neuraxis <task>``; its signature, and so its help, comes from the task's options."""
+    main_input, *other_inputs = task.inputs
+
+    def command(**values: Any) -> None:
+        inputs = {main_input: values.pop("input")}
+        inputs |= {name: values.pop(f"input_{name}") for name in other_inputs}
+        output, model, device = values.pop("output"), values.pop("model"), values.pop("device")
+        series, threads, as_json = values.pop("series"), values.pop("threads"), values.pop("as_json")
+        with faults_reported(as_json):
+            prepare_process(threads, hide_gpu=device == "cpu")
+            with shown_progress() as progress:
+                result = run_case(task.name, inputs, model, values, device, output, progress, series=series)
+            print(json.dumps(as_record(result, output), indent=1) if as_json else summary(result, output))
+
+    parameters = [
+        _argument("input", Path, f"{task.inputs[main_input]}: NIfTI, NRRD, MetaImage or a DICOM folder."),
+        _argument("output", Path, "Folder for the result; new, empty, or an earlier result, which is replaced."),
+        *(_option(f"input_{name}", Path, ..., f"--{name}", task.inputs[name]) for name in other_inputs),
+        _option("model", str, "", "--model", "Installed model or model file; see 'neuraxis models'."),
+        _option("device", str, "auto", "--device", f"Where to compute: {', '.join(DEVICES)}."),
+        _option("series", str | None, None, "--series", "Series of a DICOM folder; see 'neuraxis info FOLDER'."),
+        _option("threads", int | None, None, "--threads", "Threads to compute with; all cores if not given.", min=1),
+        _option("as_json", bool, False, "--json", "Print the result, or the error, as JSON."),
+        *_task_options(task),
+    ]
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _task_options(task: Task) -> list[inspect.Parameter]:
+    hints = get_type_hints(task.options_type)
+    options = []
+    for field in dataclasses.fields(task.options_type):
+        if field.name == "device":  # every task has it; it stands with the common options
+            continue
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        flag = "--" + field.name.replace("_", "-")
+        if hints[field.name] is bool and default:
+            flag = f"{flag}/--no-{flag[2:]}"
+        options.append(_option(field.name, hints[field.name], default, flag, field.metadata.get("help", "")))
+    return options
+
+
+def _argument(name: str, kind: Any, text: str) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[kind, typer.Argument(help=text, metavar=name.upper(), show_default=False)],
+    )
+
+
+def _option(name: str, kind: Any, default: Any, flag: str, text: str, **more: Any) -> inspect.Parameter:
+    show_default = default not in (None, "", ..., False)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is ... else default,
+        annotation=Annotated[kind, typer.Option(flag, help=text, show_default=show_default, **more)],
+    )
+
+
+# -- other commands -------------------------------------------------------------------------------------------
+
+
+def show_models(
+    task: Annotated[str, typer.Option("--task", help="Only models of this task.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the installed models and what they were trained for."""
+    from NeuraxisLib.cli_pages import models_page
+
+    with faults_reported(as_json):
+        print(models_page([get_task(name) for name in ([task] if task else TASKS)], as_json))
+
+
+def show_info(
+    file: Annotated[
+        Path, typer.Argument(help="Image file or DICOM folder.", metavar="FILE", show_default=False)
+    ],
+    series: Annotated[str | None, typer.Option("--series", help="Series of a DICOM folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show the geometry of an image, or the series in a DICOM folder."""
+    from NeuraxisLib.cli_pages import info_page
+
+    with faults_reported(as_json):
+        print(info_page(file, series, as_json))
+
+
+# -- results and faults ---------------------------------------------------------------------------------------
+
+
+def in_words(measurement: Measurement) -> str:
+    """Such as ``"Total volume: 12.3 mL (11.0 to 13.9)"``."""
+    if measurement.value is None:
+        return f"{measurement.name}: undefined"
+    low_high = " ({:.3g} to {:.3g})".format(*measurement.interval) if measurement.interval else ""
+    where = f"{measurement.segment}, " if measurement.segment else ""
+    return f"{where}{measurement.name}: {measurement.value:.3g} {measurement.unit}".rstrip() + low_high
+
+
+def summary(result: Result, output: Path) -> str:
+    """The headline numbers, what to beware of, and where the report is."""
+    lines = [in_words(measurement) for measurement in result.measurements if not measurement.segment]
+    if result.key_slices:
+        lines.append(f"Slices to look at first: {', '.join(str(k) for k in result.key_slices)}")
+    lines += [f"Note: {warning}" for warning in result.warnings]
+    report = output / "report.html"
+    return "\n".join([*lines, f"Report: {report if report.exists() else output}", RESEARCH_USE_NOTICE])
+
+
+def as_record(result: Result, output: Path) -> dict:
+    """The result for scripts: numbers with units and intervals, warnings, and where the folder is."""
+    return {
+        "status": "done",
+        "task": result.task,
+        "output": str(output),
+        "measurements": [dataclasses.asdict(measurement) for measurement in result.measurements],
+        "key_slices": result.key_slices,
+        "warnings": result.warnings,
+        "provenance": result.provenance,
+    }
+
+
+@contextlib.contextmanager
+def faults_reported(as_json: bool = False) -> Iterator[None]:
+    """Turn every fault in the block into one sentence on stderr and the exit code of its kind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _leave("Cancelled; nothing was written.", "cancelled", EXIT_CODES["cancelled"], as_json)
+    except _Terminated:
+        _leave("Stopped by the system; nothing was written.", "cancelled", _TERMINATED, as_json)
+    except Exception as fault:
+        error = as_user_error(fault)
+        choices = error.choices if isinstance(error, SeriesChoiceError) else None
+        _leave(str(error), error.code, EXIT_CODES.get(error.code, 1), as_json, choices)
+
+
+def _leave(sentence: str, code: str, exit_code: int, as_json: bool, choices: list[dict] | None = None) -> None:
+    print(sentence, file=sys.stderr)
+    if as_json:
+        record = {"status": "failed", "code": code, "message": sentence}
+        print(json.dumps({**record, "choices": choices} if choices else record, default=str))
+    raise typer.Exit(exit_code) from None
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def prepare_process(threads: int | None, hide_gpu: bool) -> None:
+    """Threads, memory and signals of this process; before torch is loaded."""
+
+    def stop(*_: Any) -> None:
+        raise _Terminated
+
+    if threads is not None:
+        os.environ.update(thread_environment(threads))
+    if hide_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    keep_freed_memory()
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever calls us there handles signals
+        signal.signal(signal.SIGTERM, stop)
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[Any]:
+    """A Progress shown on stderr: a bar with the time left on a terminal, one line per stage elsewhere."""
+    from NeuraxisLib.task import Progress
+
+    if not sys.stderr.isatty():
+        stages: list[str] = []
+
+        def print_stage(fraction: float, stage: str) -> None:
+            if stages[-1:] != [stage]:
+                stages.append(stage)
+                print(f"{100 * fraction:3.0f} % {stage}", file=sys.stderr)
+
+        yield Progress(print_stage)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn())
+    bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    with bar:
+        row = bar.add_task("Starting", total=1.0)
+        yield Progress(lambda fraction, stage: bar.update(row, completed=fraction, description=stage))
+
+
+if __name__ == "__main__":
+    main()

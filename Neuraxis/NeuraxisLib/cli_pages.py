@@ -1,0 +1,127 @@
+"""What ``neuraxis models`` and ``neuraxis info`` print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from NeuraxisLib.models import ModelFile, installed_models
+from NeuraxisLib.task import Task
+from NeuraxisLib.volume import Volume
+
+_AXES = (("R", "L"), ("A", "P"), ("S", "I"))
+
+
+def models_page(tasks: Iterable[Task], as_json: bool = False) -> str:
+    """The installed models of the tasks: name, title, training, licence and notice of each card."""
+    found = [(task, model) for task in tasks for model in installed_models(task)]
+    if as_json:
+        return json.dumps([{**_card(model), "path": str(model.path)} for _, model in found], indent=1)
+    if not found:
+        return "No model is installed."
+    return "\n\n".join(_card_text(model) for _, model in found)
+
+
+def _card(model: ModelFile) -> dict[str, Any]:
+    keys = ("name", "task", "title", "architecture", "threshold", "training", "scores", "licence", "notice")
+    return {key: model.header[key] for key in keys}
+
+
+def _card_text(model: ModelFile) -> str:
+    card = _card(model)
+    arguments = ", ".join(f"{name} {value}" for name, value in card["architecture"]["arguments"].items())
+    rows = [
+        ("title", card["title"]),
+        ("task", card["task"]),
+        ("network", f"{card['architecture']['name']} ({arguments})"),
+        *_flat("training", card["training"]),
+        *_flat("scores", card["scores"]),
+        ("licence", card["licence"]),
+        ("notice", card["notice"]),
+        ("file", str(model.path)),
+    ]
+    return "\n".join([card["name"], *_aligned(rows)])
+
+
+def _flat(name: str, values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The short facts of a part of the card; long ones are for those who open the file."""
+    plain = [(key, value) for key, value in values.items() if isinstance(value, str | int | float | bool)]
+    return [(f"{name}: {key}", str(value)) for key, value in plain if len(str(value)) <= 200]
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in rows)
+    return [f"  {name:<{width}}  {text}" for name, text in rows]
+
+
+def info_page(file: Path, series: str | None, as_json: bool = False) -> str:
+    """The geometry of an image; for a DICOM folder without ``series`` the list of its series."""
+    if file.is_dir() and series is None:
+        from NeuraxisLib.dicom import list_series
+
+        found = list_series(file)
+        return json.dumps(found, indent=1, default=str) if as_json else series_table(found)
+    from NeuraxisLib.run import read_input
+
+    facts = geometry(read_input(file, series))
+    if as_json:
+        return json.dumps(facts, indent=1, default=str)
+    return "\n".join(_aligned([(name.replace("_", " "), _text(value)) for name, value in facts.items()]))
+
+
+def geometry(volume: Volume) -> dict[str, Any]:
+    """Facts on an image's grid and values, with units in the names."""
+    columns, rows, slices = volume.spacing_mm
+    array = np.asarray(volume.array)
+    thicknesses = volume.slice_thicknesses_mm
+    return {
+        "size": list(array.shape[::-1]),
+        "voxel_mm": [round(columns, 4), round(rows, 4), round(slices, 4)],
+        "axes": orientation(volume),
+        "equal_slice_gaps": volume.is_uniform,
+        "slice_thickness_mm": [round(float(thicknesses.min()), 4), round(float(thicknesses.max()), 4)],
+        "shear_degrees": round(shear_degrees(volume), 2),
+        "field_of_view_mm": [round(s * n, 1) for s, n in zip(volume.spacing_mm, array.shape[:-4:-1])],
+        "value_range": [array.min().item(), array.max().item()],
+        "value_type": str(array.dtype),
+        "unit": volume.unit or "unknown",
+        **{name: value for name, value in volume.meta.items() if value not in (None, "", [])},
+    }
+
+
+def orientation(volume: Volume) -> str:
+    """Where columns, rows and slices run, nearest anatomical directions: ``"LPS"`` for the usual axial scan."""
+    letters = []
+    for axis in range(3):
+        step = volume.ijk_to_ras[:3, axis]
+        ras = int(np.argmax(np.abs(step)))
+        letters.append(_AXES[ras][0 if step[ras] > 0 else 1])
+    return "".join(letters)
+
+
+def shear_degrees(volume: Volume) -> float:
+    """Angle between the slice normal and the way from slice to slice: the gantry tilt of a tilted CT."""
+    step = volume.ijk_to_ras[:3, 2]
+    cosine = abs(step @ volume.normal_ras) / np.linalg.norm(step)
+    return float(np.degrees(np.arccos(min(1.0, cosine))))
+
+
+def series_table(found: Sequence[dict]) -> str:
+    """A list of DICOM series as a table; the columns are the facts that any of them has."""
+    columns = list(dict.fromkeys(key for row in found for key in row))
+    table = [columns, *[[_text(row.get(key, "")) for key in columns] for row in found]]
+    widths = [max(len(line[column]) for line in table) for column in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        numbers = all(isinstance(item, int | float) for item in value)
+        return (" x " if numbers else "; ").join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
