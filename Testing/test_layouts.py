@@ -19,13 +19,13 @@ import json, sys
 from pathlib import Path
 import HemorrhageSegLib, NeuraxisLib
 from NeuraxisLib.files import read_volume
-from NeuraxisLib.labels import read_labels
+from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.task import get_task
 task = get_task("hemorrhage")
 scan = read_volume(task.resources / "SampleData" / "head_ct_hemorrhage.nrrd")
 print(json.dumps({
     "places": [NeuraxisLib.__file__, HemorrhageSegLib.__file__],
-    "labels": len(read_labels(task.resources / "labels.csv")),
+    "labels": len(LabelTable.read(task.resources / "labels.csv")),
     "models": sorted(path.name for path in (task.resources / "Models").glob("*.safetensors")),
     "shape": scan.array.shape,
     "torch": "torch" in sys.modules,

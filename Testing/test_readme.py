@@ -1,0 +1,102 @@
+"""What README says can be done as it is written: targets, commands, options, files and Python names exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+
+import pytest
+from project_tree import ROOT, module_names, relative
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def code_blocks(language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def shell_commands() -> list[list[str]]:
+    """Every command of the sh blocks and of inline code, split into words, comments left out."""
+    lines = [line for block in code_blocks("sh") for line in block.splitlines()]
+    inline = re.findall(r"`((?:make|neuraxis|pip) [^`]+)`", README)
+    return [words for line in lines + inline if (words := shlex.split(line, comments=True))]
+
+
+def commands_of(program: str) -> list[list[str]]:
+    """Arguments of every mention of a program."""
+    found = [words[1:] for words in shell_commands() if words[0] == program]
+    assert found, f"README mentions no {program}"
+    return found
+
+
+def test_first_screen_has_picture_audience_and_the_two_commands():
+    first_screen = "\n".join(README.splitlines()[:24])
+    for wanted in ("Screenshots/", "research", "make demo", "make test"):
+        assert wanted in first_screen
+    assert "not a medical device" in README
+
+
+def test_every_module_has_its_sentence():
+    for module in module_names():
+        assert re.search(rf"^\| \*\*{module}\*\* \| \w.{{30,}}\. \|$", README, re.MULTILINE), module
+
+
+@pytest.mark.parametrize("target", sorted({words[0] for words in commands_of("make")}))
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
+def test_files_that_make_runs_exist():
+    for place in re.findall(r"\$\(BIN\)/python ([\w/]+\.py)", MAKEFILE):
+        assert (ROOT / place).is_file(), place
+    scan = re.search(r"^DEMO_SCAN := (\S+)", MAKEFILE, re.MULTILINE).group(1)
+    assert (ROOT / scan).is_file()
+
+
+@pytest.mark.parametrize("arguments", commands_of("neuraxis"), ids=" ".join)
+def test_commands_and_options_exist(arguments):
+    typer = pytest.importorskip("typer")
+    from NeuraxisLib.cli import make_app
+
+    group = typer.main.get_command(make_app())
+    command = group.commands[arguments[0]] if not arguments[0].startswith("-") else group
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    options = {word.split("=")[0] for word in arguments if word.startswith("-")}
+    assert options <= known | {"--help"}
+    places = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    given = [word for word in arguments[1:] if not word.startswith("-")]
+    assert options or len(given) == len([parameter for parameter in places if parameter.required])
+
+
+def test_links_inside_the_repository_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [target for target in targets if "://" not in target]
+    assert local
+    assert [target for target in local if not (ROOT / target).is_file()] == []
+
+
+def test_folders_of_the_house_exist():
+    folders = re.findall(r"^\| `(\w+)/` \|", README, re.MULTILINE)
+    assert set(folders) == {*module_names(), "Training", "Testing", "Resources"}
+    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
+def test_names_in_python_examples_exist():
+    for block in code_blocks("python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                check_imported(node)
+
+
+def check_imported(node: ast.ImportFrom) -> None:
+    """A module of this project that an example imports from defines every name, and the methods called exist."""
+    path = ROOT / node.module / f"{node.module}.py"
+    defined = {child.name: child for child in ast.parse(path.read_text()).body if isinstance(child, ast.ClassDef)}
+    for alias in node.names:
+        assert alias.name in defined, f"{relative(path)} has no {alias.name}"
+        methods = {child.name for child in defined[alias.name].body if isinstance(child, ast.FunctionDef)}
+        called = set(re.findall(rf"{alias.name}\(\)\.(\w+)\(", README))
+        assert called <= methods, f"{alias.name} has no {called - methods}"
