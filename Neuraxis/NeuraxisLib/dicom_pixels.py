@@ -1,0 +1,270 @@
+"""Pixels of a DICOM series into one array, in HU for CT.
+
+Uncompressed files are read straight into the preallocated array (about three times as fast as SimpleITK's series
+reader); everything else goes through pydicom's decoders, then ITK's.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from NeuraxisLib.dicom_headers import SliceHeader
+from NeuraxisLib.errors import DependencyError, InputError
+from NeuraxisLib.task import Progress
+from NeuraxisLib.volume_checks import check_shape
+
+#: Nothing is thinner than air: CT values below this are padding outside the field of view.
+AIR_HU = -1024
+#: Largest matrix side of a clinical CT or MR slice; more is a damaged header.
+MAX_SIDE = 4096
+_RAW_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+#: More of the image than this above _BONE_HU is no patient but a wrong sign bit.
+_PLAUSIBLE_BRIGHT_FRACTION = 0.1
+_BONE_HU = 3500
+
+
+def read_pixels(headers: list[SliceHeader], progress: Progress, name: str) -> tuple[np.ndarray, list[str]]:
+    """The values of the slices in the order given, shape (k, j, i), and sentences to tell the user.
+
+    CT comes in HU, as int16 unless its scaling has fractions; other modalities as stored, scaled if the file says.
+
+    Raises:
+        InputError: a file is cut short or cannot be decoded; colour or screenshot pixels; values that are not HU.
+        DependencyError: the compression needs a decoder that is not installed.
+    """
+    notes: list[str] = []
+    _check_pixel_kind(headers, name)
+    first = headers[0]
+    check_shape((len(headers), first.rows, first.columns), name)
+    scaling = _scaling(headers)
+    whole = all(slope == 1 and intercept == int(intercept) for slope, intercept in scaling)
+    array = np.empty((len(headers), first.rows, first.columns), dtype=_stored_dtype(first))
+    for k, header in enumerate(headers):
+        progress(k / len(headers), "Reading DICOM slices")
+        read_stored(header, array[k])
+    if first.modality == "CT":
+        array = _to_hu(array, headers, scaling, whole, name, notes)
+    elif not whole:
+        array = _scaled(array, scaling)
+    elif any(intercept for _, intercept in scaling):
+        array = array.astype(np.int32) + np.array([int(b) for _, b in scaling], dtype=np.int32)[:, None, None]
+    if any(header.lossy for header in headers):
+        notes.append("The images were compressed with loss; fine detail and HU may be off.")
+    return array, notes
+
+
+def _check_pixel_kind(headers: list[SliceHeader], name: str) -> None:
+    for header in headers:
+        if header.plain_frames:
+            raise InputError(f"{name} is a multi-frame file that does not say where its frames lie; choose another.")
+        if header.samples != 1:
+            raise InputError(f"{name} holds colour pictures (screenshots), not measured values; choose another series.")
+        if header.bits_allocated == 8 and header.modality not in ("MR", "PT"):
+            raise InputError(f"{name} holds 8-bit screenshots, not measured values; choose the original series.")
+        if header.bits_allocated not in (8, 16):
+            raise InputError(f"{name} has {header.bits_allocated}-bit pixels, which are not supported; convert it.")
+        if not (0 < header.rows <= MAX_SIDE and 0 < header.columns <= MAX_SIDE):
+            raise InputError(f"'{header.name}' claims {header.columns} x {header.rows} pixels; its header is damaged.")
+        if not 0 < header.bits_stored <= header.bits_allocated:
+            raise InputError(f"'{header.name}' claims {header.bits_stored} bits per pixel; its header is damaged.")
+
+
+def _stored_dtype(header: SliceHeader) -> np.dtype:
+    return np.dtype(f"<{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
+
+
+# -- stored values ---------------------------------------------------------------------------------------------
+
+
+def read_stored(header: SliceHeader, into: np.ndarray) -> None:
+    """Read the stored values of one image into a (rows, columns) array of the series' stored type.
+
+    Raises:
+        InputError: the pixel data are cut short or damaged; the message names the file.
+        DependencyError: no decoder for this compression is installed.
+    """
+    if into.dtype != _stored_dtype(header):
+        raise InputError(f"'{header.name}' has another pixel type than the rest of its series; export it again.")
+    if header.transfer_syntax in _RAW_SYNTAXES or not header.transfer_syntax:
+        _read_raw(header, into)
+    else:
+        into[...] = _decode(header)
+    _drop_unused_bits(header, into)
+
+
+def _read_raw(header: SliceHeader, into: np.ndarray) -> None:
+    with open(header.path, "rb") as file:
+        file.seek(header.pixel_offset)
+        element = file.read(12)
+        explicit = element[4:6] in (b"OW", b"OB")
+        length = struct.unpack_from("<I", element, 8 if explicit else 4)[0] if len(element) == 12 else 0
+        if length == 0xFFFFFFFF:
+            raise InputError(f"'{header.name}' does not say how its pixels are compressed; export it again.")
+        start = header.pixel_offset + (12 if explicit else 8)
+        if length < into.nbytes * header.frames or header.file_size < start + into.nbytes * header.frames:
+            raise _cut_short(header)
+        file.seek(start + header.frame * into.nbytes)
+        if file.readinto(memoryview(into).cast("B")) != into.nbytes:
+            raise _cut_short(header)
+
+
+def _cut_short(header: SliceHeader) -> InputError:
+    return InputError(f"'{header.path.name}' is cut short: its pixels are not all there; send the series again.")
+
+
+def _drop_unused_bits(header: SliceHeader, plane: np.ndarray) -> None:
+    """Bits above BitsStored are not part of the value (old files keep overlays there); PS3.5 8.1.1."""
+    unused = header.bits_allocated - header.bits_stored
+    if unused and (plane.max() >> header.bits_stored or (header.signed and plane.min() < 0)):
+        plane <<= unused
+        plane >>= unused  # arithmetic for signed types, so the sign comes back
+
+
+def _decode(header: SliceHeader) -> np.ndarray:
+    """Stored values of a compressed, deflated or big-endian image."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset = pydicom.dcmread(header.path)
+            pixels = dataset.pixel_array
+        except Exception as error:
+            pixels = _decode_with_itk(header)
+            if pixels is None:
+                raise _decoding_error(header) from error
+    pixels = pixels[header.frame] if header.frames > 1 else pixels
+    if pixels.shape != (header.rows, header.columns):
+        raise InputError(f"'{header.name}' is damaged: its pixels are not the size its header says.")
+    return pixels
+
+
+def _decode_with_itk(header: SliceHeader) -> np.ndarray | None:
+    """ITK brings decoders for the JPEG family; it scales the values, which is undone. None if it cannot."""
+    import SimpleITK
+
+    if header.frames > 1 or (header.slope or 1.0) == 0:
+        return None
+    try:
+        image = SimpleITK.ReadImage(str(header.path), imageIO="GDCMImageIO")
+    except RuntimeError:
+        return None
+    values = SimpleITK.GetArrayFromImage(image)[0].astype(np.float64)
+    return np.rint((values - (header.intercept or 0.0)) / (header.slope or 1.0)).astype(np.int32)
+
+
+def _decoding_error(header: SliceHeader) -> InputError | DependencyError:
+    syntax = UID(header.transfer_syntax)
+    if syntax == DeflatedExplicitVRLittleEndian or _has_decoder(syntax):
+        return InputError(f"'{header.path.name}' is damaged: its pixels cannot be decoded; send the series again.")
+    return DependencyError(
+        f"'{header.path.name}' is compressed as '{syntax.name}', for which no decoder is installed; install the Python "
+        "packages pylibjpeg, pylibjpeg-libjpeg and pylibjpeg-openjpeg, or export the series uncompressed."
+    )
+
+
+def _has_decoder(syntax: UID) -> bool:
+    try:
+        from pydicom.pixels import get_decoder  # pydicom 3
+
+        return get_decoder(syntax).is_available
+    except ImportError:
+        handlers = pydicom.config.pixel_data_handlers  # pydicom 2
+        return any(handler.supports_transfer_syntax(syntax) and handler.is_available() for handler in handlers)
+    except NotImplementedError:
+        return False
+
+
+def same_pixels(one: SliceHeader, other: SliceHeader) -> bool:
+    """Whether two images hold the same values, scaling included: copies of one image."""
+    if (one.rows, one.columns, one.slope, one.intercept) != (other.rows, other.columns, other.slope, other.intercept):
+        return False
+    if _stored_dtype(one) != _stored_dtype(other) or one.samples != 1 or one.bits_allocated not in (8, 16):
+        return False
+    pair = np.empty((2, one.rows, one.columns), dtype=_stored_dtype(one))
+    read_stored(one, pair[0])
+    read_stored(other, pair[1])
+    return bool((pair[0] == pair[1]).all())
+
+
+# -- scaling ---------------------------------------------------------------------------------------------------
+
+
+def _scaling(headers: list[SliceHeader]) -> list[tuple[float, float]]:
+    """(slope, intercept) of every slice; (1, 0) where the file gives none."""
+    return [(1.0 if h.slope is None else h.slope, 0.0 if h.intercept is None else h.intercept) for h in headers]
+
+
+def _scaled(array: np.ndarray, scaling: list[tuple[float, float]]) -> np.ndarray:
+    slopes, intercepts = np.array(scaling, dtype=np.float32).T
+    return array * slopes[:, None, None] + intercepts[:, None, None]
+
+
+def _to_hu(array, headers, scaling, whole: bool, name: str, notes: list[str]) -> np.ndarray:
+    if any(header.slope == 0 for header in headers):
+        raise InputError(f"{name} has a rescale slope of zero; export the series again.")
+    if any(header.intercept is None for header in headers) and not _is_plainly_hu(array):
+        raise InputError(f"{name} does not say how its values become HU (no rescale intercept); export it again.")
+    padded = 0
+    hu = array.view(np.int16) if whole and array.dtype.itemsize == 2 else np.empty(array.shape, np.float32)
+    for k, (header, (slope, intercept)) in enumerate(zip(headers, scaling)):
+        padding = _padding_mask(array[k], header, slope, intercept)
+        hu[k] = _plane_to_hu(array[k], slope, intercept, hu.dtype)
+        low = int(np.count_nonzero(hu[k] < AIR_HU))
+        if low:
+            np.maximum(hu[k], AIR_HU, out=hu[k])
+        if padding is not None:
+            low += int(np.count_nonzero(padding))
+            hu[k][padding] = AIR_HU
+        padded += low
+    if padded:
+        notes.append(f"{100 * padded / hu.size:.1f} % of the voxels lie outside the field of view and were set to air.")
+    bright = float(np.mean(hu[:, ::4, ::4] > _BONE_HU))
+    if bright > _PLAUSIBLE_BRIGHT_FRACTION:
+        raise InputError(
+            f"{name} has implausible HU: {100 * bright:.0f} % of the voxels are above {_BONE_HU} (wrong sign bit or "
+            "rescale); export it again."
+        )
+    return hu
+
+
+def _plane_to_hu(plane: np.ndarray, slope: float, intercept: float, dtype: np.dtype) -> np.ndarray:
+    """Scaled values that fit ``dtype``; metal beyond the range of int16 is clipped to it, not wrapped."""
+    if dtype == np.float32:
+        return plane.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    shift = int(intercept)
+    low, high = int(plane.min()) + shift, int(plane.max()) + shift
+    if low >= -32768 and high <= 32767 and int(plane.max()) <= 32767:
+        return plane.view(np.int16) + np.int16(shift) if shift else plane.view(np.int16)
+    return np.clip(plane.astype(np.int32) + shift, -32768, 32767).astype(np.int16)
+
+
+def _padding_mask(plane: np.ndarray, header: SliceHeader, slope: float, intercept: float) -> np.ndarray | None:
+    """Pixels of the declared padding value, unless it is a tissue value (some files declare 0, which is water)."""
+    if header.padding is None:
+        return None
+    padding = header.padding
+    if plane.dtype.kind == "u" and padding < 0:
+        padding += 1 << header.bits_allocated
+    hu = padding * slope + intercept
+    return plane == padding if AIR_HU < hu < -900 or hu > _BONE_HU else None
+
+
+def _is_plainly_hu(array: np.ndarray) -> bool:
+    """Whether values without a rescale can only be HU: signed, with air near -1000 and water and tissue near 0."""
+    if array.dtype.kind != "i":
+        return False
+    sample = array[:, ::4, ::4]
+    air = np.mean((sample > -1100) & (sample < -900))
+    tissue = np.mean((sample > -150) & (sample < 150))
+    return bool(air > 0.02 and tissue > 0.02 and np.mean(sample > _BONE_HU) < 0.01)
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file carries the DICOM mark."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
