@@ -304,7 +304,9 @@ class WorkerClient:
             self._finish(handle, event)
 
     def _finish(self, handle: RunHandle, event: dict) -> None:
-        if event["event"] == "cancelled":
+        # A private result that comes after the cancel is dropped; one in the user's folder is there and is told.
+        too_late = event["event"] == "done" and handle._kill_at is not None and handle.job.output is None
+        if event["event"] == "cancelled" or too_late:
             self._finish_cancelled(handle)
         elif event["event"] == "failed":
             handle.error = error_of_code(event["code"], event["message"], event.get("choices"))

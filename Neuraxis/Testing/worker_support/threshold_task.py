@@ -55,7 +55,13 @@ def run(inputs, model, options: Options, progress: Progress) -> Result:
         measurements=[Measurement("Total volume", total_ml, "mL", (0.9 * total_ml, 1.1 * total_ml))],
         tables={"slices": Table("Voxels per slice", (("Slice", ""), ("Voxels", "")), tuple(slices))},
         key_slices=[max(slices, key=lambda row: row[1])[0]],
-        provenance={"process": os.getpid(), "model": getattr(model, "name", str(model))},
+        provenance={
+            "process": os.getpid(),
+            "model": model.name,
+            "device": options.device,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        },
     )
 
 
