@@ -7,6 +7,7 @@ Format: https://teem.sourceforge.net/nrrd/format.html
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from typing import BinaryIO
 
 import numpy as np
@@ -20,10 +21,12 @@ _TYPES = {
 }  # fmt: skip
 
 
-def write_nrrd(volume: Volume, file: BinaryIO, compress: bool = False) -> None:
+def write_nrrd(
+    volume: Volume, file: BinaryIO, compress: bool = False, keys: Mapping[str, str] | None = None
+) -> None:
     """Write a 3-D volume on equal slice gaps as NRRD in LPS coordinates into an open binary file.
 
-    The voxel unit travels as the key ``unit``.
+    The voxel unit travels as the key ``unit``; ``keys`` are further key/value pairs of the header (UTF-8).
 
     Raises:
         InputError: a pixel type or dimension that NRRD files of ours do not have.
@@ -37,7 +40,7 @@ def write_nrrd(volume: Volume, file: BinaryIO, compress: bool = False) -> None:
         array = array.astype(np.float32)
     if array.dtype.str[1:] not in _TYPES:
         raise InputError(f"Images of type {array.dtype} cannot be written as NRRD.")
-    file.write(_header(volume, array, compress).encode("ascii"))
+    file.write(_header(volume, array, compress, keys or {}).encode())
     data = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
     if compress:
         with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=4, mtime=0, filename="") as packed:
@@ -46,7 +49,7 @@ def write_nrrd(volume: Volume, file: BinaryIO, compress: bool = False) -> None:
         file.write(data.data)
 
 
-def _header(volume: Volume, array: np.ndarray, compress: bool) -> str:
+def _header(volume: Volume, array: np.ndarray, compress: bool, keys: Mapping[str, str]) -> str:
     lps = np.diag([-1.0, -1.0, 1.0]) @ volume.ijk_to_ras[:3] + 0.0  # + 0.0 makes -0.0 plain
     vectors = ["(" + ",".join(repr(float(x)) for x in column) + ")" for column in lps.T]
     lines = [
@@ -63,4 +66,6 @@ def _header(volume: Volume, array: np.ndarray, compress: bool) -> str:
     ]
     if volume.unit:
         lines.append(f"unit:={volume.unit}")
+    # line ends inside a value are escaped, as the format asks
+    lines += [f"{key}:={value}".replace("\\", "\\\\").replace("\n", "\\n") for key, value in keys.items()]
     return "\n".join(lines) + "\n\n"

@@ -1,0 +1,353 @@
+"""The result folder: the one form of a Result on disk.
+
+    result.json        everything but the voxels: measurements, tables, key slices, warnings, provenance, geometry
+    labels.seg.nrrd    the label map, a Slicer segmentation with names, colours and terminology
+    <map>.nrrd         each scalar map
+    measurements.csv   all measurements; <table>.csv each table
+    report.html        for reading and printing, self-contained
+
+The source image is not copied. A folder is written beside its place and moved there whole, so what carries the
+name is complete or the earlier result. Files have one matrix each: a source with unequal slice gaps is written
+on equal gaps, ``grid`` in result.json says so, and :func:`read_result` takes labels and maps back.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
+from NeuraxisLib.atomic import output_error
+from NeuraxisLib.errors import InputError, OutputError
+from NeuraxisLib.labels import LabelTable
+from NeuraxisLib.nrrd import write_nrrd
+from NeuraxisLib.result import Measurement, Result, ScalarMap, Table
+from NeuraxisLib.seg_nrrd import segmentation_keys
+from NeuraxisLib.task import get_task
+from NeuraxisLib.volume import Volume
+
+SCHEMA, SCHEMA_VERSION = "neuraxis-result", 1
+RESULT_FILE, LABELS_FILE, REPORT_FILE = "result.json", "labels.seg.nrrd", "report.html"
+MEASUREMENTS_FILE = "measurements.csv"
+_STEM = re.compile(r"[A-Za-z0-9_-]+")
+_GRID_NOTE = "The slices lie at unequal gaps; the files hold the result on equal gaps, nearest or linear between slices."
+
+
+# -- writing --------------------------------------------------------------------------------------------------
+
+
+def write_result(
+    result: Result,
+    folder: str | os.PathLike,
+    label_table: LabelTable | None = None,
+    report: bool = True,
+    before_replace: Callable[[], None] = lambda: None,
+) -> Path:
+    """Write a result to ``folder``, whole or not at all.
+
+    Args:
+        result: what to write.
+        folder: may be absent, empty, or an earlier result; that one is replaced once the new one is complete.
+        label_table: None takes the table of the result's task.
+        report: whether to write report.html.
+        before_replace: called when all is written; what it raises leaves everything as it was.
+
+    Returns:
+        The folder as an absolute path.
+
+    Raises:
+        OutputError: the folder holds something else, may not be written to, or the disk is full.
+    """
+    folder = Path(os.path.abspath(folder))
+    check_replaceable(folder)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        write(result, partial, label_table, report)
+        before_replace()
+        _replace(partial, folder)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        for parent in made:
+            _remove_if_empty(parent)
+        if isinstance(error, OSError):
+            raise output_error(error, folder.name) from error
+        raise
+    return folder
+
+
+def write(result: Result, folder: str | os.PathLike, label_table: LabelTable | None = None, report: bool = True) -> None:
+    """Write the files of a result into a new folder; half a folder stays behind if that fails.
+
+    :func:`write_result` is the safe way; this is its inner part.
+
+    Raises:
+        OutputError: a file cannot be written.
+        ValueError: a map or table has a name that is no file stem, or the label map a value without a label.
+    """
+    folder = Path(folder)
+    _check_names(result)
+    table = label_table or LabelTable.read(get_task(result.task).resources / "labels.csv")
+    try:
+        folder.mkdir()
+        if result.labels is not None:
+            labels = _as_uint8(result.labels).regular()
+            with _new_file(folder / LABELS_FILE) as file:
+                write_nrrd(labels, file, compress=True, keys=segmentation_keys(labels.array, table))
+        for name, scalar_map in result.maps.items():
+            with _new_file(folder / f"{name}.nrrd") as file:
+                write_nrrd(scalar_map.volume.regular(), file, compress=True)
+        _write_csv(folder / MEASUREMENTS_FILE, *_measurement_rows(result.measurements))
+        for name, rows in result.tables.items():
+            heads = [f"{head} [{unit}]" if unit else head for head, unit in rows.columns]
+            _write_csv(folder / f"{name}.csv", heads, rows.rows)
+        if report:
+            from NeuraxisLib.report import render_report
+
+            with _new_file(folder / REPORT_FILE, text=True) as file:
+                file.write(render_report(result, table))
+        with _new_file(folder / RESULT_FILE, text=True) as file:  # last: a folder that has it is complete
+            json.dump(_to_json(result, table, report), file, indent=1, ensure_ascii=False, allow_nan=False)
+    except OSError as error:
+        raise output_error(error, folder.name) from error
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise OutputError unless ``folder`` is absent, an empty folder or an earlier result."""
+    try:
+        if not folder.exists() or (folder / RESULT_FILE).is_file():
+            return
+        if not folder.is_dir():
+            raise OutputError(f"'{folder.name}' is a file; name a folder for the result.")
+        if any(folder.iterdir()):
+            raise OutputError(
+                f"The folder '{folder.name}' holds something else than an earlier result; "
+                "name a new or an empty folder."
+            )
+    except OSError as error:
+        raise output_error(error, folder.name) from error
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Put ``new`` in the place of ``folder``; the earlier result is removed only after that."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.old.{os.getpid()}.partial")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass
+
+
+@contextmanager
+def _new_file(path: Path, text: bool = False) -> Iterator[IO]:
+    """A new file, on the disk for good when the block ends."""
+    with open(path, "x" if text else "xb", encoding="utf-8" if text else None) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_names(result: Result) -> None:
+    for name in (*result.maps, *result.tables):
+        if not _STEM.fullmatch(name) or f"{name}.csv" == MEASUREMENTS_FILE:
+            raise ValueError(f"{name!r} cannot be the name of a file in a result folder")
+
+
+def _as_uint8(labels: Volume) -> Volume:
+    return replace(labels, array=labels.array.astype(np.uint8, copy=False), unit="")
+
+
+# -- CSV ------------------------------------------------------------------------------------------------------
+
+
+def _measurement_rows(measurements: Iterable[Measurement]) -> tuple[list[str], list[tuple]]:
+    heads = ["name", "value", "unit", "low", "high", "segment", "note"]
+    rows = [(m.name, m.value, m.unit, *(m.interval or (None, None)), m.segment, m.note) for m in measurements]
+    return heads, rows
+
+
+def _write_csv(path: Path, heads: Iterable[str], rows: Iterable[Iterable]) -> None:
+    with _new_file(path, text=True) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([_cell(head) for head in heads])
+        writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """A CSV cell; words that a spreadsheet would run as a formula get an apostrophe in front (OWASP)."""
+    if isinstance(value, str):
+        return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    value = _plain(value)
+    return "" if value is None else value
+
+
+# -- JSON -----------------------------------------------------------------------------------------------------
+
+
+def _to_json(result: Result, table: LabelTable, report: bool) -> dict:
+    source = result.source
+    segments = [{"value": x.value, "name": x.name, "color": x.color, "terminology": x.terminology} for x in table]
+    document = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "neuraxis_version": __version__,
+        "research_use_notice": RESEARCH_USE_NOTICE,
+        "task": result.task,
+        "measurements": [asdict(measurement) for measurement in result.measurements],
+        "tables": {name: {"file": f"{name}.csv", **asdict(rows)} for name, rows in result.tables.items()},
+        "key_slices": result.key_slices,
+        "warnings": result.warnings,
+        "labels": None if result.labels is None else {"file": LABELS_FILE, "segments": segments},
+        "maps": {
+            name: {"file": f"{name}.nrrd", "title": m.title, "value_range": m.value_range, "unit": m.volume.unit}
+            for name, m in result.maps.items()
+        },
+        "grid": {"equal_gaps": source.is_uniform, "note": "" if source.is_uniform else _GRID_NOTE},
+        "report": REPORT_FILE if report else None,
+        "provenance": result.provenance,
+        "source": {
+            "shape_kji": source.array.shape[-3:],
+            "ijk_to_ras": source.ijk_to_ras,
+            "slice_origins_ras": source.slice_origins_ras,
+            "frame_times_s": source.frame_times_s,
+            "unit": source.unit,
+            "meta": source.meta,
+        },
+    }
+    return _plain(document)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, words, lists and mappings as JSON has them; what is not a finite number becomes null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, np.ndarray)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+# -- reading --------------------------------------------------------------------------------------------------
+
+
+def read_result(folder: str | os.PathLike, source: Volume | None = None) -> Result:
+    """Read a result folder back.
+
+    Args:
+        folder: a folder that :func:`write_result` wrote.
+        source: the measured image; None stands in zeros on the same grid (the folder does not hold the image).
+
+    Returns:
+        The Result; maps of a source with unequal slice gaps come back to interpolation accuracy, labels exactly
+        (unless the smallest gap is less than a quarter of the mean gap).
+
+    Raises:
+        InputError: not a result folder, damaged, from a newer version, or of another image than ``source``.
+    """
+    folder = Path(folder)
+    document = _read_document(folder)
+    try:
+        grid = _read_source(document["source"])
+        if source is not None and source.array.shape[-3:] != grid.array.shape[-3:]:
+            raise InputError(f"The result in '{folder.name}' was made from another image; choose that image.")
+        source = source or grid
+        labels = None
+        if document["labels"] is not None:
+            labels = _read_onto(source, folder / document["labels"]["file"], "")
+        maps = {
+            name: ScalarMap(_read_onto(source, folder / m["file"], m["unit"]), m["title"], tuple(m["value_range"]))
+            for name, m in document["maps"].items()
+        }
+        tables = {
+            name: Table(t["title"], _tuples(t["columns"]), _tuples(t["rows"])) for name, t in document["tables"].items()
+        }
+        return Result(
+            task=document["task"],
+            source=source,
+            labels=labels,
+            maps=maps,
+            measurements=[_read_measurement(entry) for entry in document["measurements"]],
+            tables=tables,
+            key_slices=document["key_slices"],
+            warnings=document["warnings"],
+            provenance=document["provenance"],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"The result in '{folder.name}' is damaged; compute it again.") from error
+
+
+def _read_document(folder: Path) -> dict:
+    try:
+        document = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"'{folder.name}' is not a result folder (no {RESULT_FILE}); choose another.") from error
+    except ValueError as error:
+        raise InputError(f"The result in '{folder.name}' is damaged; compute it again.") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise InputError(f"'{folder.name}' does not hold a result of Neuraxis; choose another folder.")
+    if document.get("schema_version", 0) > SCHEMA_VERSION:
+        raise InputError(f"The result in '{folder.name}' was made by a newer Neuraxis; update this one.")
+    return document
+
+
+def _read_source(entry: dict) -> Volume:
+    """The grid of the source with zeros in it, which take no memory."""
+    times = entry["frame_times_s"]
+    shape = tuple(entry["shape_kji"]) if times is None else (len(times), *entry["shape_kji"])
+    return Volume(
+        array=np.broadcast_to(np.int16(0), shape),
+        ijk_to_ras=np.array(entry["ijk_to_ras"]),
+        unit=entry["unit"],
+        slice_origins_ras=None if entry["slice_origins_ras"] is None else np.array(entry["slice_origins_ras"]),
+        frame_times_s=None if times is None else np.array(times),
+        meta=entry["meta"],
+    )
+
+
+def _read_onto(source: Volume, path: Path, unit: str) -> Volume:
+    """A file of the folder on the source grid: from equal gaps, each source slice takes the nearest slice."""
+    from NeuraxisLib.files import read_volume
+
+    array = read_volume(path).array
+    if not source.is_uniform:
+        positions = source.slice_positions_mm
+        step = (positions[-1] - positions[0]) / (len(array) - 1)
+        array = array[np.rint((positions - positions[0]) / step).astype(int)]
+    return source.like(array, unit)
+
+
+def _read_measurement(entry: dict) -> Measurement:
+    interval = entry["interval"]
+    return Measurement(**{**entry, "interval": None if interval is None else tuple(interval)})
+
+
+def _tuples(rows: list) -> tuple[tuple, ...]:
+    return tuple(tuple(row) for row in rows)
