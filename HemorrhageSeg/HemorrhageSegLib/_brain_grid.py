@@ -119,14 +119,14 @@ def _enlarge(plane: np.ndarray, shape: tuple[int, int], blocks: tuple[int, int])
     return plane[:, lower] + (plane[:, upper] - plane[:, lower]) * weight
 
 
-def to_stored(grid: CoarseGrid, volume: Volume, mask: np.ndarray, filled: np.ndarray, edge_hu: float) -> np.ndarray:
+def to_stored(grid: CoarseGrid, volume: Volume, mask: np.ndarray, pockets: np.ndarray, edge_hu: float) -> np.ndarray:
     """Bring a coarse mask back to the stored voxels, cut along bone at full resolution.
 
     Args:
         grid: the grid made from ``volume``.
         mask: (k, j, i) bool on the grid, allowed to reach one block into bone.
-        filled: (k, j, i) bool on the grid, where voxels stay in however dense they are (calcium, clips).
-        edge_hu: outside ``filled``, voxels at or above this are bone and left out.
+        pockets: (k, j, i) bool on the grid, where voxels stay in however dense they are (calcium, clips).
+        edge_hu: outside ``pockets``, voxels at or above this are bone and left out.
 
     Returns:
         bool array with the shape and order of ``volume.array``.
@@ -142,7 +142,7 @@ def to_stored(grid: CoarseGrid, volume: Volume, mask: np.ndarray, filled: np.nda
             continue
         inside = _enlarge(plane, (j, i), grid.blocks[1:]) >= 0.5
         dense = axial_array[z] >= min(edge_hu, grid.saturated_hu)
-        holes = filled[grid.place(min(z // grid.blocks[0], len(mask) - 1))][0]
+        holes = pockets[grid.place(min(z // grid.blocks[0], len(mask) - 1))][0]
         if holes.any():
             dense &= _enlarge(holes.astype(np.float32), (j, i), grid.blocks[1:]) < 0.5
         result[z] = inside & ~dense

@@ -1,9 +1,10 @@
 """The intracranial space in a head CT, found from its bone and soft tissue, without a network.
 
-The skull is a shell with a few holes. A voxel of soft tissue is a candidate when most straight lines from it, within
-its slice, meet bone. Eroding the candidates cuts the holes of the skull base and of an operation; the largest core that
-is left is the brain, and it grows back into the candidates by as much as it was eroded. Everything happens on a coarse
-grid; only the border along bone is drawn at the stored resolution.
+The skull is a shell with holes. Gaps of an operation or a fontanelle are bridged along the skull's curve; a voxel of
+soft tissue is a candidate when most straight lines from it, within its slice, then meet bone. Eroding the candidates
+cuts the holes of the skull base; what is left is followed from the widest slice up and down, as a brain shrinks away
+from there, and grows back by as much as it was eroded. All this happens on a coarse grid, which a tilted gantry does
+not shear; only the border along bone is drawn at the stored resolution.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from HemorrhageSegLib._brain_grid import CoarseGrid, to_coarse, to_stored
+from HemorrhageSegLib._brain_grid import to_coarse, to_stored
 from NeuraxisLib.volume import Volume
 
 @dataclass(frozen=True)
@@ -41,15 +42,16 @@ def extract_brain(volume: Volume) -> BrainMask:
         The mask on the volume's grid. Never raises for a volume without a brain: the mask is then empty or the
         confidence low; :func:`HemorrhageSegLib.checks.require_head_ct` turns that into an error.
     """
-    from HemorrhageSegLib._brain_shape import find_intracranial, judge
+    from HemorrhageSegLib._brain_confidence import measure, notes_on
+    from HemorrhageSegLib._brain_shape import find_intracranial
 
     grid = to_coarse(volume)
     shape = find_intracranial(grid)
     if not shape.mask.any():
         return BrainMask(np.zeros(volume.array.shape, bool), 0.0, ["No space enclosed by a skull was found."])
-    confidence, notes = judge(grid, shape)
-    mask = to_stored(grid, volume, shape.reach, shape.filled, shape.bone_hu)
-    return BrainMask(mask, confidence, notes)
+    found = measure(grid, shape)
+    mask = to_stored(grid, volume, shape.reach, shape.pockets, shape.bone_hu)
+    return BrainMask(mask, found.confidence, notes_on(grid, shape, found))
 
 
 def brain_volume_ml(volume: Volume, mask: np.ndarray) -> float:

@@ -1,0 +1,129 @@
+"""Shapes on the coarse grid: discs, growth, lines of sight to bone, and walls across the gaps of a skull."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+#: Neighbours within a slice, for planes and for volumes.
+FLAT = ndimage.generate_binary_structure(2, 1)
+FLAT_3D = np.stack([np.zeros((3, 3), bool), FLAT, np.zeros((3, 3), bool)])
+#: Whole-pixel steps of eight lines, walked both ways: sixteen directions in the slice.
+_LINES = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1))
+#: Directions in which the skull is looked for from the middle of a slice.
+_BINS = 128
+#: Wider gaps (130 degrees), or edges at radii more different than this ratio, are not gaps of a skull.
+_WIDEST_GAP, _RADIUS_RATIO = int(0.36 * _BINS), 1.35
+#: Share of directions in which a slice must show bone for its gaps to be bridged.
+_LEAST_BONE = 0.45
+
+
+def disc(radius_mm: float, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Structuring element of shape (1, j, i): a disc in the slice, for ``spacing_mm`` in (k, j, i) order."""
+    rows, columns = (int(radius_mm / s) for s in spacing_mm[1:])
+    j, i = np.ogrid[-rows : rows + 1, -columns : columns + 1]
+    return ((j * spacing_mm[1]) ** 2 + (i * spacing_mm[2]) ** 2 <= radius_mm**2)[None]
+
+
+def drop_small(mask: np.ndarray, voxels: int) -> np.ndarray:
+    """A mask without its connected components of fewer than ``voxels``."""
+    labels, _ = ndimage.label(mask)
+    keep = np.bincount(labels.ravel()) >= voxels
+    keep[0] = False
+    return keep[labels]
+
+
+def largest(mask: np.ndarray) -> np.ndarray:
+    """The largest connected component of a mask, or the empty mask."""
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == sizes.argmax()
+
+
+def grow(
+    core: np.ndarray, within: np.ndarray, distance_mm: float, spacing_mm: tuple[float, float, float]
+) -> np.ndarray:
+    """Geodesic dilation: what can be reached from ``core`` inside ``within`` in about ``distance_mm``.
+
+    Steps go by pixels in the slice, alternately four and eight ways, and to the next slice as often as its distance
+    asks for.
+    """
+    cross = ndimage.generate_binary_structure(3, 1)
+    square = np.zeros((3, 3, 3), bool)
+    square[1] = True
+    steps_per_slice = max(1, round(spacing_mm[0] / spacing_mm[1]))
+    grown = core & within
+    for step in range(1, int(np.ceil(distance_mm / spacing_mm[1])) + 1):
+        element = cross if step % steps_per_slice == 0 else (FLAT_3D, square)[step % 2]
+        grown = ndimage.binary_dilation(grown, element, mask=within) | grown
+    return grown
+
+
+def enclosure(bone: np.ndarray) -> np.ndarray:
+    """Share (0..1, float32) of 16 directions in the slice in which each voxel of (k, j, i) meets bone."""
+    met = np.zeros(bone.shape, np.uint8)
+    for down, right in _LINES:
+        for sign in (1, -1):
+            met += _met_along(bone, sign * down, sign * right)
+    return met.astype(np.float32) / (2 * len(_LINES))
+
+
+def _met_along(bone: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Whether bone lies at a voxel or anywhere at whole steps of (-down, -right) from it."""
+    if down == 0:
+        return np.logical_or.accumulate(bone[:, :, ::right], axis=2)[:, :, ::right]
+    met = bone.copy()
+    rows = bone.shape[1]
+    for j in range(down, rows) if down > 0 else range(rows - 1 + down, -1, -1):
+        before = met[:, j - down]
+        if right > 0:
+            met[:, j, right:] |= before[:, :-right]
+        elif right < 0:
+            met[:, j, :right] |= before[:, -right:]
+        else:
+            met[:, j] |= before
+    return met
+
+
+def bridge_gaps(skull: np.ndarray) -> np.ndarray:
+    """Walls across the gaps of the skull (craniectomy, fontanelle, suture), slice by slice; bool (k, j, i).
+
+    Seen from the middle of a slice's bone, the outermost bone has a radius in every direction; where there is none,
+    the radius is interpolated between the two edges of the gap, which follows the skull's curve where a straight
+    line would cut off brain.
+    """
+    walls = np.zeros_like(skull)
+    for plane, wall in zip(skull, walls):
+        j, i = np.nonzero(plane)
+        if len(j) < 30:
+            continue
+        centre = (j.min() + j.max()) / 2, (i.min() + i.max()) / 2
+        angle = np.arctan2(j - centre[0], i - centre[1])
+        direction = ((angle / (2 * np.pi) + 0.5) * _BINS).astype(int) % _BINS
+        radius = np.zeros(_BINS)
+        np.maximum.at(radius, direction, np.hypot(j - centre[0], i - centre[1]))
+        _draw_bridges(wall, centre, radius)
+    return walls
+
+
+def _draw_bridges(wall: np.ndarray, centre: tuple[float, float], radius: np.ndarray) -> None:
+    """Draw an arc, three pixels thick, over every gap (run of zeros) of ``radius`` per direction."""
+    met = np.flatnonzero(radius)
+    if len(met) < _LEAST_BONE * _BINS:
+        return
+    for first, last in zip(met, np.roll(met, -1)):
+        run = (last - first) % _BINS
+        start, stop = radius[first], radius[last]
+        if not 2 <= run <= _WIDEST_GAP or max(start, stop) > _RADIUS_RATIO * min(start, stop):
+            continue
+        t = np.linspace(0, 1, 8 * run)
+        angle = ((first + 0.5 + t * run) / _BINS - 0.5) * 2 * np.pi
+        for inward in (1, 2, 3):
+            r = start + t * (stop - start) - inward
+            j = np.rint(centre[0] + r * np.sin(angle)).astype(int)
+            i = np.rint(centre[1] + r * np.cos(angle)).astype(int)
+            inside = (j >= 0) & (j < wall.shape[0]) & (i >= 0) & (i < wall.shape[1])
+            wall[j[inside], i[inside]] = True
