@@ -1,0 +1,66 @@
+"""The hemorrhage task as every door of the product sees it; importing it imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from NeuraxisLib.errors import InputError
+from NeuraxisLib.task import Progress, Task
+
+if TYPE_CHECKING:
+    from NeuraxisLib.models import ModelFile
+    from NeuraxisLib.result import Result
+    from NeuraxisLib.volume import Volume
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def _option(default, help_text: str):
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class HemorrhageOptions:
+    """Options of the hemorrhage task. A negative number means: as the model file says."""
+
+    device: str = _option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    precision: str = _option("auto", "auto, float32 or bfloat16; auto takes bfloat16 only where it is faster and agrees.")
+    threshold: float = _option(-1.0, "Probability from which a voxel is called blood; negative: the model's.")
+    min_component_ml: float = _option(-1.0, "Connected bleeds below this volume in mL are dropped; negative: the model's.")
+    keep_brain_mask: bool = _option(False, "Add the intracranial space that was searched as a map.")
+    legacy_batch_statistics: bool = _option(
+        False, "Normalise with the statistics of this patient's slices in one batch, as DR-UNet's released code did."
+    )
+    legacy_mask_threshold: bool = _option(
+        False, "Call a pixel blood from a probability of 1/255, as DR-UNet's released code did (after 8-bit rounding)."
+    )
+    legacy_fixed_dpi_volume: bool = _option(
+        False, "Add the volume as DR-UNet's released code measured it: 96 dpi, 4.5 mm slices, contours."
+    )
+    legacy_stretched_sheet: bool = _option(
+        False, "Stretch all probabilities to 0..1 before the threshold, as DR-UNet's validation pictures were."
+    )
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"There is no precision '{self.precision}'; choose one of: {', '.join(PRECISIONS)}.")
+        if self.threshold >= 1 or self.threshold == 0:
+            raise InputError(f"The threshold is a probability between 0 and 1, not {self.threshold:g}; correct it.")
+
+
+def _run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions, progress: Progress) -> Result:
+    from HemorrhageSegLib.pipeline import run
+
+    return run(inputs, model, options, progress)
+
+
+TASK = Task(
+    name="hemorrhage",
+    title="Segment hemorrhage",
+    inputs={"ct": "a non-contrast head CT"},
+    options_type=HemorrhageOptions,
+    resources=Path(__file__).resolve().parent / "Resources",
+    run=_run,
+)

@@ -1,0 +1,246 @@
+"""Running slice networks: which device, which precision, how many slices at a time. Only the worker loads this file.
+
+On a CPU one slice at a time in channels-last order is fastest (a batch falls out of the caches). Lower precision is
+never assumed to be faster: on CPUs without the instructions it can be a hundred times slower, so it is tried out on
+one image, and taken only if it is faster and agrees.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from NeuraxisLib.errors import InputError, ModelError
+from NeuraxisLib.models import ModelFile
+from NeuraxisLib.task import Progress
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+#: Slices per batch at first; halved when the device runs out of memory.
+BATCH = {"cpu": 1, "cuda": 16, "mps": 4}
+#: bfloat16 is taken if it saves at least this share of the time ...
+WORTHWHILE_SAVING = 0.15
+#: ... and no probability of the probed image changes by more than this.
+LARGEST_DIFFERENCE = 0.02
+_NOT_STORED = "num_batches_tracked"
+
+
+def choose_device(name: str = "auto") -> str:
+    """``"cpu"``, ``"cuda"`` or ``"mps"``; ``"auto"`` takes the fastest there is.
+
+    Raises:
+        InputError: unknown, or not there.
+    """
+    if name not in DEVICES:
+        raise InputError(f"There is no device '{name}'; choose one of: {', '.join(DEVICES)}.")
+    mps = getattr(torch.backends, "mps", None)
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps is not None and mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if available[device])
+    if not available[name]:
+        raise InputError(f"Device '{name}' is not available to PyTorch on this machine; choose 'auto' or 'cpu'.")
+    return name
+
+
+def build_network(model: ModelFile, networks: Mapping[str, str]) -> nn.Module:
+    """The network of a model file with its weights, in evaluation mode on the CPU.
+
+    Args:
+        model: the model file.
+        networks: architecture name -> ``"module:class"``; a task's table of what its model files may name.
+
+    Raises:
+        ModelError: unknown architecture, arguments it does not take, or a tensor that does not fit (named).
+    """
+    architecture = model.header["architecture"]
+    if architecture["name"] not in networks:
+        raise ModelError(
+            f"The model '{model.name}' needs the network '{architecture['name']}', which this version does not have; "
+            "update the extension."
+        )
+    module, attribute = networks[architecture["name"]].split(":")
+    weights = model.weights()
+    try:
+        with torch.device("meta"):  # shapes only: a header cannot make us reserve memory for a monster
+            network = getattr(import_module(module), attribute)(**architecture["arguments"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"The model '{model.name}' describes an impossible network ({error}); install it again.") from None
+    wanted = {name: tensor for name, tensor in network.state_dict().items()}
+    _check_fit(model.name, {name: t.shape for name, t in wanted.items()}, {name: t.shape for name, t in weights.items()})
+    for name in wanted:
+        if name.endswith(_NOT_STORED):
+            weights.setdefault(name, torch.zeros((), dtype=torch.long))
+    network.load_state_dict(weights, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _check_fit(name: str, wanted: dict[str, torch.Size], found: dict[str, torch.Size]) -> None:
+    """ModelError naming the first tensor that is missing, too many, or of another shape."""
+    for key, shape in wanted.items():
+        if key not in found and not key.endswith(_NOT_STORED):
+            raise ModelError(f"The model '{name}' lacks the tensor '{key}' of its network; install it again.")
+        if key in found and found[key] != shape:
+            raise ModelError(
+                f"The tensor '{key}' of the model '{name}' has shape {tuple(found[key])}, its network needs "
+                f"{tuple(shape)}; install it again."
+            )
+    extra = next((key for key in found if key not in wanted), None)
+    if extra:
+        raise ModelError(f"The model '{name}' holds a tensor '{extra}' that its network does not have; install it again.")
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy whose BatchNorms behind a convolution are part of that convolution; same output, fewer passes."""
+    network = copy.deepcopy(network).eval()
+    for block in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for (first, one), (second, other) in itertools.pairwise(list(block.named_children())):
+            if isinstance(one, nn.Conv2d) and isinstance(other, nn.BatchNorm2d):
+                setattr(block, first, fuse_conv_bn_eval(one, other))
+                setattr(block, second, nn.Identity())
+    return network
+
+
+def with_batch_statistics(network: nn.Module) -> nn.Module:
+    """A copy that normalises with the statistics of each batch, as in training, without learning them."""
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return network
+
+
+class SlicePredictor:
+    """A network made ready to predict slices on one device.
+
+    Attributes:
+        device: where it computes; changes to ``"cpu"`` if a graphics card's memory does not hold one slice.
+        precision: ``"float32"`` or ``"bfloat16"``; with ``"auto"`` it is settled at the first image.
+        warnings: what a reader should know about how it was computed.
+
+    Args:
+        network: in evaluation mode.
+        device: see :func:`choose_device`.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``.
+        whole_batch: predict all slices in one batch, for networks that normalise by batch statistics.
+    """
+
+    def __init__(
+        self, network: nn.Module, device: str = "auto", precision: str = "auto", whole_batch: bool = False
+    ):
+        if precision not in PRECISIONS:
+            raise InputError(f"There is no precision '{precision}'; choose one of: {', '.join(PRECISIONS)}.")
+        self._network = network
+        self._whole_batch = whole_batch
+        self.precision = precision
+        self.warnings: list[str] = []
+        self._ready: dict[str, nn.Module] = {}
+        self._move(choose_device(device))
+
+    def _move(self, device: str) -> None:
+        self.device, self.batch = device, BATCH[device]
+        network = fold_batch_norm(self._network).to(device, memory_format=torch.channels_last)
+        self._ready = {"float32": network}
+
+    def predict(
+        self,
+        images: Callable[[np.ndarray], np.ndarray],
+        count: int,
+        progress: Progress | None = None,
+        flip: bool = False,
+        stage: str = "Predicting slices",
+    ) -> np.ndarray:
+        """Probabilities (count, outputs, H, W) float32 of ``count`` slices.
+
+        Args:
+            images: takes slice numbers (n,), returns network input (n, channels, H, W) float32.
+            count: number of slices.
+            progress: told after every batch; cancels between batches.
+            flip: average with the prediction of the left-right mirrored image.
+            stage: what the progress says.
+
+        Raises:
+            CancelledError: the user cancelled.
+        """
+        progress = progress or Progress()
+        if self.precision == "auto" and count:
+            self.precision = self._probe(images(np.array([count // 2])))
+        out: np.ndarray | None = None
+        start = 0
+        if self._whole_batch:
+            self.batch = count
+        while start < count:
+            progress(start / count, stage)
+            numbers = np.arange(start, min(start + self.batch, count))
+            values = self._batch(images(numbers), flip)
+            if values is None:
+                continue
+            if out is None:
+                out = np.empty((count, *values.shape[1:]), np.float32)
+            out[numbers] = values
+            start += len(numbers)
+        progress(1.0, stage)
+        return np.empty((0, 1, 0, 0), np.float32) if out is None else out
+
+    def _batch(self, images: np.ndarray, flip: bool) -> np.ndarray | None:
+        """Probabilities of one batch; None if it has to be tried again with less memory."""
+        try:
+            values = self._forward(images, self.precision)
+            if flip:
+                values = (values + self._forward(images[..., ::-1].copy(), self.precision).flip(-1)) / 2
+            return values.cpu().numpy()
+        except RuntimeError as error:
+            if self.device == "cpu" or "out of memory" not in str(error).lower():
+                raise
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        if self.batch > 1:
+            self.batch //= 2
+        else:
+            self.warnings.append("The graphics card ran out of memory, so the processor computed instead.")
+            logging.getLogger(__name__).warning(self.warnings[-1])
+            self._move("cpu")
+            self.precision = "float32"
+        return None
+
+    @torch.inference_mode()
+    def _forward(self, images: np.ndarray, precision: str) -> Tensor:
+        if precision not in self._ready:
+            self._ready[precision] = copy.deepcopy(self._ready["float32"]).to(getattr(torch, precision))
+        network = self._ready[precision]
+        x = torch.from_numpy(images).to(self.device, dtype=getattr(torch, precision), memory_format=torch.channels_last)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return torch.sigmoid(network(x).float())
+
+    def _probe(self, image: np.ndarray) -> str:
+        """The faster precision whose probabilities agree with float32 on this image."""
+        try:
+            exact, exact_s = self._timed(image, "float32")
+            rough, rough_s = self._timed(image, "bfloat16", give_up_s=2 * exact_s)
+        except (RuntimeError, TypeError):  # no such kernels here; running out of memory is met again, and handled
+            return "float32"
+        difference = float((exact - rough).abs().max())
+        if rough_s <= (1 - WORTHWHILE_SAVING) * exact_s and difference <= LARGEST_DIFFERENCE:
+            return "bfloat16"
+        return "float32"
+
+    def _timed(self, image: np.ndarray, precision: str, give_up_s: float = np.inf) -> tuple[Tensor, float]:
+        """Prediction and the shortest time of three; of two (the first warms up) if they take over ``give_up_s``."""
+        best = np.inf
+        for attempt in range(3):
+            start = time.perf_counter()
+            values = self._forward(image, precision).cpu()
+            elapsed = time.perf_counter() - start
+            best = min(best, elapsed)
+            if attempt and best > give_up_s:
+                break
+        return values, best
