@@ -7,7 +7,7 @@ import struct
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,7 +67,6 @@ class SliceHeader:
     pixel_offset: int  # where the pixel element starts in the file
     file_size: int
     instance: int | None
-    phase: dict[str, Any] = field(default_factory=dict)  # what can tell two images at one place apart
     series_number: int | None = None
     tilt_deg: float | None = None
     contrast: bool = False
@@ -237,11 +236,29 @@ def _headers(dataset: Dataset, path: Path, syntax: str, offset: int, size: int) 
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
     if not groups:
         return [SliceHeader(**common, **_place([dataset]), plain_frames=frames > 1)]
-    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])
     if len(groups) != frames:
         raise ValueError("frame count and frame descriptions differ")
-    places = (_place([*_macros(group), *(m for s in shared for m in _macros(s)), dataset]) for group in groups)
-    return [SliceHeader(**common, **place, frame=k, frames=frames) for k, place in enumerate(places)]
+    sources = _frame_sources(dataset)
+    return [SliceHeader(**common, **_place(one), frame=frame, frames=frames) for frame, one in enumerate(sources)]
+
+
+def _frame_sources(dataset: Dataset) -> list[list[Dataset]]:
+    """For every frame of an enhanced file, the data sets that may hold a value, the most specific first."""
+    shared = [macro for group in dataset.get("SharedFunctionalGroupsSequence") or [] for macro in _macros(group)]
+    return [[*_macros(group), *shared, dataset] for group in dataset.PerFrameFunctionalGroupsSequence]
+
+
+def read_phase(header: SliceHeader) -> dict[str, str]:
+    """What may tell this image from another at its place (time point, echo, energy ...): keyword -> value.
+
+    Read from the file again, because hardly any series needs it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(header.path, stop_before_pixels=True, force=True)
+        enhanced = "PerFrameFunctionalGroupsSequence" in dataset
+        sources = _frame_sources(dataset)[header.frame] if enhanced else [dataset]
+        return {word: str(value) for word in _PHASE_KEYWORDS if (value := _first(sources, word)) not in (None, "")}
 
 
 def _macros(group: Dataset) -> list[Dataset]:
@@ -254,7 +271,6 @@ def _place(sources: list[Dataset]) -> dict[str, Any]:
     image_type = _first(sources, "FrameType") or _first(sources, "ImageType") or ()
     image_type = (image_type,) if isinstance(image_type, str) else tuple(str(word).upper() for word in image_type)
     kernel = _first(sources, "ConvolutionKernel") or ""
-    phase = {word: str(value) for word in _PHASE_KEYWORDS if (value := _first(sources, word)) not in (None, "")}
     return {
         "image_type": image_type,
         "kernel": (kernel if isinstance(kernel, str) else "/".join(map(str, kernel))).strip(),
@@ -264,7 +280,6 @@ def _place(sources: list[Dataset]) -> dict[str, Any]:
         "thickness": _number(sources, "SliceThickness"),
         "slope": _number(sources, "RescaleSlope"),
         "intercept": _number(sources, "RescaleIntercept"),
-        "phase": phase,
     }
 
 

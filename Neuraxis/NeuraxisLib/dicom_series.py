@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from NeuraxisLib.dicom_geometry import SAME_PLACE_MM
-from NeuraxisLib.dicom_headers import SliceHeader
+from NeuraxisLib.dicom_headers import SliceHeader, read_phase
 from NeuraxisLib.errors import SeriesChoiceError
 
 #: Direction cosines that agree to this are one orientation (0.1 degree).
@@ -143,11 +143,11 @@ def split_phases(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
     unique_images = {header.sop_uid + str(header.frame) for header in headers}
     if len(places) < 2 or len(unique_images) < 1.5 * len(places):
         return [headers]
-    words = dict.fromkeys(word for header in headers for word in header.phase)
-    for word in words:
+    phases = [read_phase(header) for header in headers]
+    for word in dict.fromkeys(word for phase in phases for word in phase):
         parts: dict[str, list[SliceHeader]] = defaultdict(list)
-        for header in headers:
-            parts[header.phase.get(word, "")].append(header)
+        for header, phase in zip(headers, phases):
+            parts[phase.get(word, "")].append(header)
         single = all(len({_place_key(h) for h in part}) == len(part) > 1 for part in parts.values())
         if len(parts) > 1 and single:
             return [parts[value] for value in sorted(parts, key=_natural)]

@@ -140,9 +140,7 @@ def _itk_error(error: RuntimeError, name: str) -> InputError:
     return InputError(f"'{name}' is damaged or cut short; copy or export it again.")
 
 
-def write_volume(
-    volume: Volume, path: str | os.PathLike, compress: bool = False, make_regular: bool = False
-) -> None:
+def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False, make_regular: bool = False) -> None:
     """Write a volume in the format its name says: ``.nrrd``, ``.nii``, ``.nii.gz`` or ``.mha``.
 
     Args:
