@@ -1,0 +1,1 @@
+"""Headless training: simulation, fitting, evaluation. A set of tools; Slicer never loads it."""
