@@ -144,7 +144,8 @@ def _position(result: Result, k: int) -> str:
     rows, columns = source.array.shape[-2:]
     centre = source.origins_ras[k] + (columns - 1) / 2 * source.column_step_ras + (rows - 1) / 2 * source.row_step_ras
     letter = "RAS"[axis] if centre[axis] >= 0 else "LPI"[axis]
-    return f"slice {k + 1} of {source.slice_count} · {letter}\N{NO-BREAK SPACE}{abs(centre[axis]):.1f}\N{NO-BREAK SPACE}mm"
+    place = f"{letter} {abs(centre[axis]):.1f} mm".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"slice {k + 1} of {source.slice_count} · {place}"
 
 
 # -- facts ----------------------------------------------------------------------------------------------------

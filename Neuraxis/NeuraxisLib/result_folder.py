@@ -19,11 +19,12 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ SCHEMA, SCHEMA_VERSION = "neuraxis-result", 1
 RESULT_FILE, LABELS_FILE, REPORT_FILE = "result.json", "labels.seg.nrrd", "report.html"
 MEASUREMENTS_FILE = "measurements.csv"
 _STEM = re.compile(r"[A-Za-z0-9_-]+")
-_GRID_NOTE = "The slices lie at unequal gaps; the files hold the result on equal gaps, nearest or linear between slices."
+_GRID_NOTE = "The slices lie at unequal gaps; the files hold labels (nearest slice) and maps (linear) on equal gaps."
 
 
 # -- writing --------------------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ def write_result(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
-        write(result, partial, label_table, report)
+        _write_files(result, partial, label_table, report)
         before_replace()
         _replace(partial, folder)
     except BaseException as error:
@@ -89,7 +90,9 @@ def write_result(
     return folder
 
 
-def write(result: Result, folder: str | os.PathLike, label_table: LabelTable | None = None, report: bool = True) -> None:
+def write(
+    result: Result, folder: str | os.PathLike, label_table: LabelTable | None = None, report: bool = True
+) -> None:
     """Write the files of a result into a new folder; half a folder stays behind if that fails.
 
     :func:`write_result` is the safe way; this is its inner part.
@@ -98,31 +101,51 @@ def write(result: Result, folder: str | os.PathLike, label_table: LabelTable | N
         OutputError: a file cannot be written.
         ValueError: a map or table has a name that is no file stem, or the label map a value without a label.
     """
-    folder = Path(folder)
+    try:
+        _write_files(result, Path(folder), label_table, report)
+    except OSError as error:
+        raise output_error(error, Path(folder).name) from error
+
+
+def _write_files(result: Result, folder: Path, label_table: LabelTable | None, report: bool) -> None:
     _check_names(result)
     table = label_table or LabelTable.read(get_task(result.task).resources / "labels.csv")
-    try:
-        folder.mkdir()
+    folder.mkdir()
+    with ThreadPoolExecutor(2) as pool:  # most of the time is compression, which runs beside Python
+        writing = [
+            pool.submit(_write_volume, folder / f"{name}.nrrd", scalar_map.volume)
+            for name, scalar_map in result.maps.items()
+        ]
         if result.labels is not None:
-            labels = _as_uint8(result.labels).regular()
-            with _new_file(folder / LABELS_FILE) as file:
-                write_nrrd(labels, file, compress=True, keys=segmentation_keys(labels.array, table))
-        for name, scalar_map in result.maps.items():
-            with _new_file(folder / f"{name}.nrrd") as file:
-                write_nrrd(scalar_map.volume.regular(), file, compress=True)
-        _write_csv(folder / MEASUREMENTS_FILE, *_measurement_rows(result.measurements))
-        for name, rows in result.tables.items():
-            heads = [f"{head} [{unit}]" if unit else head for head, unit in rows.columns]
-            _write_csv(folder / f"{name}.csv", heads, rows.rows)
+            labels = replace(result.labels, array=result.labels.array.astype(np.uint8, copy=False), unit="")
+            keys = segmentation_keys(labels.regular().array, table)
+            _write_volume(folder / LABELS_FILE, labels, keys)
+        _write_tables(result, folder)
         if report:
-            from NeuraxisLib.report import render_report
+            _write_report(result, table, folder / REPORT_FILE)
+        for file in writing:
+            file.result()
+    with open(folder / RESULT_FILE, "x", encoding="utf-8") as file:  # last: a folder that has it is complete
+        json.dump(_to_json(result, table, report), file, indent=1, ensure_ascii=False, allow_nan=False)
 
-            with _new_file(folder / REPORT_FILE, text=True) as file:
-                file.write(render_report(result, table))
-        with _new_file(folder / RESULT_FILE, text=True) as file:  # last: a folder that has it is complete
-            json.dump(_to_json(result, table, report), file, indent=1, ensure_ascii=False, allow_nan=False)
-    except OSError as error:
-        raise output_error(error, folder.name) from error
+
+def _write_volume(path: Path, volume: Volume, keys: dict[str, str] | None = None) -> None:
+    with open(path, "xb") as file:
+        write_nrrd(volume.regular(), file, compress=True, keys=keys)
+
+
+def _write_tables(result: Result, folder: Path) -> None:
+    _write_csv(folder / MEASUREMENTS_FILE, *_measurement_rows(result.measurements))
+    for name, table in result.tables.items():
+        heads = [f"{head} [{unit}]" if unit else head for head, unit in table.columns]
+        _write_csv(folder / f"{name}.csv", heads, table.rows)
+
+
+def _write_report(result: Result, table: LabelTable, path: Path) -> None:
+    from NeuraxisLib.report import render_report
+
+    with open(path, "x", encoding="utf-8", newline="") as file:
+        file.write(render_report(result, table))
 
 
 def check_replaceable(folder: Path) -> None:
@@ -157,29 +180,14 @@ def _replace(new: Path, folder: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    try:
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        pass
-
-
-@contextmanager
-def _new_file(path: Path, text: bool = False) -> Iterator[IO]:
-    """A new file, on the disk for good when the block ends."""
-    with open(path, "x" if text else "xb", encoding="utf-8" if text else None) as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check_names(result: Result) -> None:
     for name in (*result.maps, *result.tables):
         if not _STEM.fullmatch(name) or f"{name}.csv" == MEASUREMENTS_FILE:
             raise ValueError(f"{name!r} cannot be the name of a file in a result folder")
-
-
-def _as_uint8(labels: Volume) -> Volume:
-    return replace(labels, array=labels.array.astype(np.uint8, copy=False), unit="")
 
 
 # -- CSV ------------------------------------------------------------------------------------------------------
@@ -192,7 +200,7 @@ def _measurement_rows(measurements: Iterable[Measurement]) -> tuple[list[str], l
 
 
 def _write_csv(path: Path, heads: Iterable[str], rows: Iterable[Iterable]) -> None:
-    with _new_file(path, text=True) as file:
+    with open(path, "x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([_cell(head) for head in heads])
         writer.writerows([_cell(value) for value in row] for row in rows)
