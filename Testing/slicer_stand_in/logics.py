@@ -64,12 +64,4 @@ class Logics:
             if hierarchy is not None and wanted and not hidden and not hierarchy.GetItemByDataNode(node):
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def removed(scene, event, node) -> None:
-            hierarchy = scene.GetSubjectHierarchyNode()
-            item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
-            if item:
-                hierarchy.RemoveItem(item, False, False)
-
         self.scene.AddObserver(self.scene.NodeAddedEvent, added)
-        self.scene.AddObserver(self.scene.NodeAboutToBeRemovedEvent, removed)

@@ -1,0 +1,384 @@
+"""Between the MRML scene and the library: volume nodes become Volumes, Results become nodes.
+
+The only file of the library that imports slicer and vtk. Nothing here needs a window: all of it runs on the
+MRML classes alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import slicer
+import vtk
+
+from NeuraxisLib.errors import GeometryError, InputError
+from NeuraxisLib.labels import Label, LabelTable
+from NeuraxisLib.result import Measurement, Result, ScalarMap, Table
+from NeuraxisLib.task import get_task
+from NeuraxisLib.volume import Volume
+
+#: Node reference role from every result node to the volume it was computed from.
+SOURCE_ROLE = "NeuraxisSource"
+#: Node attributes: the task of a result node, its part in the result, and what the segmentation node remembers.
+TASK_ATTRIBUTE, PART_ATTRIBUTE = "Neuraxis.Task", "Neuraxis.Part"
+KEY_SLICES_ATTRIBUTE, WARNINGS_ATTRIBUTE = "Neuraxis.KeySlices", "Neuraxis.Warnings"
+PROVENANCE_ATTRIBUTE = "Neuraxis.Provenance"
+HEAT_COLORS_TAG = "NeuraxisHeat"
+#: Part of a map's value range, from its low end, that stays transparent over the image.
+TRANSPARENT_FRACTION = 0.1
+#: (red, green, blue) from low to high: lightness rises steadily, so the order survives every colour blindness and a
+#: grey print; hue runs from violet over orange to pale yellow.
+_HEAT_ANCHORS = np.array(
+    [
+        (0.02, 0.02, 0.08), (0.19, 0.06, 0.38), (0.42, 0.11, 0.46), (0.66, 0.19, 0.38),
+        (0.86, 0.33, 0.24), (0.96, 0.54, 0.14), (0.98, 0.77, 0.26), (0.99, 0.98, 0.70),
+    ]
+)  # fmt: skip
+
+
+@dataclass
+class SceneResult:
+    """The nodes that hold a result.
+
+    Attributes:
+        segmentation: segmentation node, or None if the result has no label map.
+        maps: name in the result -> scalar volume node.
+        tables: name in the result -> table node; the measurements are in ``"measurements"``.
+    """
+
+    segmentation: slicer.vtkMRMLSegmentationNode | None = None
+    maps: dict[str, slicer.vtkMRMLScalarVolumeNode] = field(default_factory=dict)
+    tables: dict[str, slicer.vtkMRMLTableNode] = field(default_factory=dict)
+
+
+# -- from the scene -------------------------------------------------------------------------------------------
+
+
+def why_unsuitable(node: slicer.vtkMRMLVolumeNode | None) -> str:
+    """One sentence on why a node cannot be computed on; empty if it can."""
+    if node is None:
+        return "Choose a volume first."
+    name = node.GetName()
+    if type(node) is not slicer.vtkMRMLScalarVolumeNode:
+        return f"'{name}' is not a plain image (it is a {node.GetNodeTagName()}); choose a scalar volume."
+    image = node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        return f"'{name}' holds no image; load it again or choose another volume."
+    if image.GetNumberOfScalarComponents() != 1:
+        return f"'{name}' holds {image.GetNumberOfScalarComponents()} values per voxel; choose a plain image."
+    if min(image.GetDimensions()) < 2:
+        return f"'{name}' is a single picture, not a stack of slices; choose a volume."
+    transform = node.GetParentTransformNode()
+    if transform is not None and not transform.IsTransformToWorldLinear():
+        return (
+            f"'{name}' lies under a non-linear transform, which moves every voxel differently; harden the transform "
+            "on a copy, or load the series again with its acquisition geometry left as it is."
+        )
+    return ""
+
+
+def volume_from_node(node: slicer.vtkMRMLVolumeNode, unit: str = "HU") -> Volume:
+    """The image of a volume node with its geometry in the world, linear parent transforms included.
+
+    Args:
+        node: a scalar volume node.
+        unit: unit of the voxels where the node does not name one.
+
+    Raises:
+        GeometryError: a non-linear parent transform.
+        InputError: no node, no voxels, a label map, several values per voxel, a single slice.
+    """
+    reason = why_unsuitable(node)
+    if reason:
+        raise (GeometryError if "non-linear" in reason else InputError)(reason)
+    return Volume(
+        array=np.array(slicer.util.arrayFromVolume(node)),
+        ijk_to_ras=ijk_to_world(node),
+        unit=_unit_of(node) or unit,
+        meta=_harmless_facts(node),
+    )
+
+
+def ijk_to_world(node: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    """4x4 matrix from (i, j, k, 1) to RAS mm in the world, linear parent transforms included."""
+    matrix = slicer.vtkMRMLVolumeNode.GetIJKToRASMatrix
+    local, parent = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    matrix(node, local)
+    if node.GetParentTransformNode() is not None:
+        node.GetParentTransformNode().GetMatrixTransformToWorld(parent)
+    return slicer.util.arrayFromVTKMatrix(parent) @ slicer.util.arrayFromVTKMatrix(local)
+
+
+def _unit_of(node) -> str:
+    units = node.GetVoxelValueUnits()
+    code = (units.GetCodeValue() or "") if units is not None else ""
+    return "HU" if code in ("[hnsf'U]", "HU") else code
+
+
+def _harmless_facts(node) -> dict:
+    """Modality from the subject hierarchy, where DICOM loading puts it; never a name or an id."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+    modality = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
+    return {"modality": modality} if modality else {}
+
+
+# -- into the scene -------------------------------------------------------------------------------------------
+
+
+def show_result(
+    result: Result, source: slicer.vtkMRMLScalarVolumeNode, label_table: LabelTable | None = None
+) -> SceneResult:
+    """Put a result beside the volume it was computed from; an earlier result of that volume is replaced.
+
+    Node objects of an earlier result of the same task are used again, so that what refers to them still holds.
+    3D surfaces are not made here (:func:`show_3d`).
+
+    Args:
+        result: with arrays on the grid of ``source``.
+        source: the volume node; its geometry and parent transform are given to all result nodes.
+        label_table: None takes the table of the result's task.
+
+    Raises:
+        GeometryError: a map or the label map does not have the source's shape.
+    """
+    _check_shapes(result, source)
+    slicer.mrmlScene.StartState(slicer.mrmlScene.BatchProcessState)
+    try:
+        shown, earlier = SceneResult(), result_nodes(source, result.task)
+        if result.labels is not None:
+            table = label_table or LabelTable.read(get_task(result.task).resources / "labels.csv")
+            shown.segmentation = _result_node(source, result.task, "labels", "vtkMRMLSegmentationNode", "segmentation")
+            _fill_segmentation(shown.segmentation, result, source, table)
+        for name, scalar_map in result.maps.items():
+            node = _result_node(source, result.task, f"map {name}", "vtkMRMLScalarVolumeNode", scalar_map.title)
+            _fill_map(node, scalar_map, source)
+            shown.maps[name] = node
+        tables = {"measurements": _measurement_table(result.measurements), **result.tables}
+        for name, table in tables.items():
+            node = _result_node(source, result.task, f"table {name}", "vtkMRMLTableNode", table.title)
+            _fill_table(node, table)
+            shown.tables[name] = node
+        kept = [shown.segmentation, *shown.maps.values(), *shown.tables.values()]
+        for node in earlier.values():
+            if node not in kept:
+                slicer.mrmlScene.RemoveNode(node)
+    finally:
+        slicer.mrmlScene.EndState(slicer.mrmlScene.BatchProcessState)
+    for node in filter(None, kept):
+        _file_under_study_of(source, node)
+    return shown
+
+
+def result_nodes(source: slicer.vtkMRMLNode | None, task: str) -> dict[str, slicer.vtkMRMLNode]:
+    """Part name -> node of the result that the scene holds for a volume; empty if there is none."""
+    found = {}
+    if source is None or source.GetScene() is None:
+        return found
+    for node in _nodes_of_classes("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode"):
+        if node.GetAttribute(TASK_ATTRIBUTE) == task and node.GetNodeReferenceID(SOURCE_ROLE) == source.GetID():
+            found[node.GetAttribute(PART_ATTRIBUTE)] = node
+    return found
+
+
+def key_slices(segmentation: slicer.vtkMRMLSegmentationNode) -> list[int]:
+    """Slice indices k to look at first, as kept with the segmentation."""
+    return json.loads(segmentation.GetAttribute(KEY_SLICES_ATTRIBUTE) or "[]")
+
+
+def _nodes_of_classes(*class_names: str):
+    for class_name in class_names:
+        nodes = slicer.mrmlScene.GetNodesByClass(class_name)
+        nodes.UnRegister(None)
+        yield from (nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems()))
+
+
+def _check_shapes(result: Result, source) -> None:
+    shape = tuple(reversed(source.GetImageData().GetDimensions()))
+    volumes = [result.labels, *(scalar_map.volume for scalar_map in result.maps.values())]
+    for volume in filter(None, volumes):
+        if volume.array.shape != shape:
+            raise GeometryError(
+                f"The result has {volume.array.shape} voxels but '{source.GetName()}' has {shape}; run it again."
+            )
+
+
+def _result_node(source, task: str, part: str, class_name: str, title: str):
+    """The node for one part of a result: the earlier one, or a new one."""
+    node = result_nodes(source, task).get(part)
+    if node is None:
+        name = slicer.mrmlScene.GenerateUniqueName(f"{source.GetName()} {title[:1].lower()}{title[1:]}")
+        node = slicer.mrmlScene.AddNewNodeByClass(class_name, name)
+        node.SetAttribute(TASK_ATTRIBUTE, task)
+        node.SetAttribute(PART_ATTRIBUTE, part)
+        node.SetNodeReferenceID(SOURCE_ROLE, source.GetID())
+    if node.IsA("vtkMRMLTransformableNode"):
+        node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
+    return node
+
+
+def _file_under_study_of(source, node) -> None:
+    """Give the node the same parent in the subject hierarchy as the source (its study, after DICOM loading)."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+    source_item = hierarchy.GetItemByDataNode(source) if hierarchy is not None else 0
+    if item and source_item:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(source_item))
+
+
+# -- segmentation ---------------------------------------------------------------------------------------------
+
+
+def _fill_segmentation(node, result: Result, source, table: LabelTable) -> None:
+    node.CreateDefaultDisplayNodes()
+    segmentation = node.GetSegmentation()
+    segmentation.RemoveAllSegments()
+    node.RemoveClosedSurfaceRepresentation()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(source)
+    for label in table:
+        _add_segment(node, label, result.labels.array == label.value, source)
+    node.SetAttribute(KEY_SLICES_ATTRIBUTE, json.dumps([int(k) for k in result.key_slices]))
+    node.SetAttribute(WARNINGS_ATTRIBUTE, "\n".join(result.warnings))
+    node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(result.provenance, default=str))
+
+
+def _add_segment(node, label: Label, mask: np.ndarray, source) -> None:
+    """One segment of the label table; a label that was looked for and not found becomes an empty segment."""
+    segment = slicer.vtkSegment()
+    segment.SetName(label.name)
+    segment.SetColor(*label.color_fractions)
+    if hasattr(segment, "SetTerminology"):  # Slicer 5.10
+        segment.SetTerminology(label.terminology)
+    else:
+        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), label.terminology)
+    if mask.any():
+        segment.AddRepresentation("Binary labelmap", _oriented_image(mask, source))
+    node.GetSegmentation().AddSegment(segment, f"Segment_{label.value}")
+
+
+def _oriented_image(mask: np.ndarray, source):
+    """The mask as an image in the source's own frame, cut to its bounding box."""
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    where = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    (k0, k1), (j0, j1), (i0, i1) = ((int(at[0]), int(at[-1])) for at in where)
+    voxels = np.ascontiguousarray(mask[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1], dtype=np.uint8)
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(i0, i1, j0, j1, k0, k1)
+    image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
+    matrix = vtk.vtkMatrix4x4()
+    source.GetIJKToRASMatrix(matrix)
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    return image
+
+
+def show_3d(segmentation: slicer.vtkMRMLSegmentationNode, shown: bool) -> None:
+    """Show or hide the segments as surfaces; they are computed when first shown (about a second)."""
+    if shown:
+        segmentation.CreateClosedSurfaceRepresentation()
+    else:
+        segmentation.RemoveClosedSurfaceRepresentation()
+    if segmentation.GetDisplayNode() is not None:
+        segmentation.GetDisplayNode().SetVisibility3D(shown)
+
+
+# -- maps -----------------------------------------------------------------------------------------------------
+
+
+def _fill_map(node, scalar_map: ScalarMap, source) -> None:
+    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(scalar_map.volume.array, dtype=np.float32))
+    matrix = vtk.vtkMatrix4x4()
+    source.GetIJKToRASMatrix(matrix)
+    node.SetIJKToRASMatrix(matrix)
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    low, high = scalar_map.value_range
+    display.SetAndObserveColorNodeID(heat_colors().GetID())
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(low, high)
+    display.AutoThresholdOff()
+    display.SetThreshold(low + TRANSPARENT_FRACTION * (high - low), max(high, float(scalar_map.volume.array.max())))
+    display.ApplyThresholdOn()
+
+
+def heat_colors() -> slicer.vtkMRMLColorTableNode:
+    """The colour node of all heat maps, made when first asked for."""
+    node = slicer.mrmlScene.GetSingletonNode(HEAT_COLORS_TAG, "vtkMRMLColorTableNode")
+    if node is not None:
+        return node
+    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLColorTableNode")
+    node.UnRegister(None)
+    node.SetName("Neuraxis heat")
+    node.SetSingletonTag(HEAT_COLORS_TAG)
+    node.SetTypeToUser()
+    node.SetAttribute("Category", "Neuraxis")
+    node.SetNumberOfColors(256)
+    positions = np.linspace(0, 1, len(_HEAT_ANCHORS))
+    colors = np.stack([np.interp(np.linspace(0, 1, 256), positions, channel) for channel in _HEAT_ANCHORS.T], axis=1)
+    for index, (red, green, blue) in enumerate(colors):
+        node.SetColor(index, f"{index / 255:.2f}", red, green, blue, 1.0)
+    return slicer.mrmlScene.AddNode(node)
+
+
+def overlay(node: slicer.vtkMRMLVolumeNode | None, opacity: float) -> None:
+    """Lay a map over the image in all slice views; None takes the overlay away.
+
+    A foreground that is not a heat map of ours is left alone when the overlay is taken away.
+    """
+    for composite in _nodes_of_classes("vtkMRMLSliceCompositeNode"):
+        current = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID() or "")
+        if node is not None:
+            composite.SetForegroundVolumeID(node.GetID())
+            composite.SetForegroundOpacity(opacity)
+        elif current is not None and current.GetAttribute(PART_ATTRIBUTE):
+            composite.SetForegroundVolumeID(None)
+
+
+# -- tables ---------------------------------------------------------------------------------------------------
+
+
+def _measurement_table(measurements: list[Measurement]) -> Table:
+    rows = []
+    for m in measurements:
+        name = f"{m.segment}: {m.name}" if m.segment else m.name
+        interval = "" if m.interval is None else f"{_number(m.interval[0])} to {_number(m.interval[1])}"
+        rows.append((name, _number(m.value), m.unit, interval, m.note))
+    heads = (("Measurement", ""), ("Value", ""), ("Unit", ""), ("Interval", ""), ("Note", ""))
+    return Table("Measurements", heads, tuple(rows))
+
+
+def _fill_table(node, table: Table) -> None:
+    columns = vtk.vtkTable()
+    for index, (head, unit) in enumerate(table.columns):
+        column = vtk.vtkStringArray()
+        column.SetName(f"{head} ({unit})" if unit else head)
+        for row in table.rows:
+            column.InsertNextValue(_number(row[index]))
+        columns.AddColumn(column)
+    node.SetAndObserveTable(columns)
+    node.SetUseColumnTitleAsColumnHeader(True)
+    node.SetLocked(True)
+
+
+def _number(value) -> str:
+    """A value as a reader wants it: two decimals below ten, one above; a dash for what is undefined."""
+    if value is None:
+        return "\u2013"
+    if isinstance(value, bool) or not isinstance(value, (float, np.floating)):
+        return str(value)
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+# -- views ----------------------------------------------------------------------------------------------------
+
+
+def show_slice(source: slicer.vtkMRMLVolumeNode, k: int) -> None:
+    """Turn the axial view into the plane of the volume's slices and show slice k, as the scanner made it."""
+    i_count, j_count, _ = source.GetImageData().GetDimensions()
+    center = ijk_to_world(source) @ [(i_count - 1) / 2, (j_count - 1) / 2, k, 1]
+    for node in _nodes_of_classes("vtkMRMLSliceNode"):
+        if node.GetLayoutName() == "Red":
+            node.RotateToVolumePlane(source)
+            node.JumpSliceByOffsetting(*center[:3])
