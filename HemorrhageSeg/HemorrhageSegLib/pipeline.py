@@ -6,24 +6,24 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from HemorrhageSegLib import legacy
-from HemorrhageSegLib.brain import BrainMask, extract_brain
+from HemorrhageSegLib.brain import BrainMask
+from HemorrhageSegLib.checks import require_head_ct
 from HemorrhageSegLib.findings import Findings, measure_hemorrhage
 from HemorrhageSegLib.networks import NETWORKS
 from HemorrhageSegLib.task import HemorrhageOptions
 from NeuraxisLib import __version__
-from NeuraxisLib.errors import InputError
 from NeuraxisLib.models import ModelFile
 from NeuraxisLib.preprocessing import SliceGrid, SlicePreprocessing, slice_grid
 from NeuraxisLib.result import Result, ScalarMap
 from NeuraxisLib.task import Progress
 from NeuraxisLib.uncertainty import binary_entropy, most_uncertain_slices
-from NeuraxisLib.volume import Volume
+from NeuraxisLib.volume import AxisOrder, Volume
 
 if TYPE_CHECKING:
     from NeuraxisLib.inference import SlicePredictor
@@ -69,8 +69,9 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
     preprocessing = SlicePreprocessing.from_dict(model.header["preprocessing"])
     progress(0.0, "Finding the brain")
     with clock.stage("brain"):
+        brain = require_head_ct(source)
         axial, order = source.axial()
-        brain = _brain(axial)
+        brain = replace(brain, mask=order.apply_array(brain.mask))
     progress(0.1, "Preparing slices")
     with clock.stage("slices"):
         grid = slice_grid(axial, brain.mask, preprocessing)
@@ -79,7 +80,8 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
     with clock.stage("network"):
         predictor = _predictor(model, options)
     with clock.stage("prediction"):
-        on_grid = _predict(predictor, slabs, _slabs_in_brain(grid, brain), preprocessing, model, progress.part(0.2, 0.8))
+        centres = _slabs_in_brain(grid, brain)
+        on_grid = _predict(predictor, slabs, centres, preprocessing, model, progress.part(0.2, 0.8))
     progress(0.8, "Measuring")
     with clock.stage("measures"):
         probability = _to_source(on_grid, grid, brain, options)
@@ -87,27 +89,17 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
         if options.legacy_fixed_dpi_volume:
             findings.measurements.append(legacy.fixed_dpi_measurement(on_grid))
         progress(0.9, "Measuring")
-        result = _result(source, order.undo_array, brain, probability, findings, options)
+        result = _result(source, order, brain, probability, findings, options)
     result.warnings += [*predictor.warnings, model.header["notice"]]
     result.provenance = _provenance(model, options, predictor, grid, clock)
     progress(1.0, "Measuring")
     return result
 
 
-def _brain(axial: Volume) -> BrainMask:
-    brain = extract_brain(axial)
-    if not brain.mask.any():
-        raise InputError("No brain is in view; choose a head CT that shows the brain.")
-    return brain
-
-
 def _predictor(model: ModelFile, options: HemorrhageOptions) -> SlicePredictor:
-    from NeuraxisLib.inference import SlicePredictor, build_network, with_batch_statistics
+    from NeuraxisLib.inference import predictor_for  # torch is loaded here, after all that can be refused without it
 
-    network = build_network(model, NETWORKS)
-    if options.legacy_batch_statistics:
-        return SlicePredictor(with_batch_statistics(network), options.device, options.precision, whole_batch=True)
-    return SlicePredictor(network, options.device, options.precision)
+    return predictor_for(model, NETWORKS, options.device, options.precision, options.legacy_batch_statistics)
 
 
 def _slabs_in_brain(grid: SliceGrid, brain: BrainMask) -> np.ndarray:
@@ -163,8 +155,16 @@ def _rules(model: ModelFile, options: HemorrhageOptions) -> tuple[float, float]:
     return threshold, smallest
 
 
-def _result(source, undo, brain: BrainMask, probability, findings: Findings, options: HemorrhageOptions) -> Result:
-    """The Result with everything taken back to the stored order of axes by ``undo``."""
+def _result(
+    source: Volume,
+    order: AxisOrder,
+    brain: BrainMask,
+    probability: np.ndarray,
+    findings: Findings,
+    options: HemorrhageOptions,
+) -> Result:
+    """The Result with everything taken back to the stored order of the axes."""
+    undo = order.undo_array
     entropy = _in_steps(binary_entropy(probability))
     stored_entropy = np.ascontiguousarray(undo(entropy))
     maps = {

@@ -26,9 +26,9 @@ class HemorrhageOptions:
     """Options of the hemorrhage task. A negative number means: as the model file says."""
 
     device: str = _option("auto", "Where to compute: auto, cpu, cuda or mps.")
-    precision: str = _option("auto", "auto, float32 or bfloat16; auto takes bfloat16 only where it is faster and agrees.")
+    precision: str = _option("auto", "auto, float32 or bfloat16; auto takes bfloat16 where it is faster and agrees.")
     threshold: float = _option(-1.0, "Probability from which a voxel is called blood; negative: the model's.")
-    min_component_ml: float = _option(-1.0, "Connected bleeds below this volume in mL are dropped; negative: the model's.")
+    min_component_ml: float = _option(-1.0, "Connected bleeds below this many mL are dropped; negative: the model's.")
     keep_brain_mask: bool = _option(False, "Add the intracranial space that was searched as a map.")
     legacy_batch_statistics: bool = _option(
         False, "Normalise with the statistics of this patient's slices in one batch, as DR-UNet's released code did."

@@ -73,9 +73,11 @@ def build_network(model: ModelFile, networks: Mapping[str, str]) -> nn.Module:
         with torch.device("meta"):  # shapes only: a header cannot make us reserve memory for a monster
             network = getattr(import_module(module), attribute)(**architecture["arguments"])
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"The model '{model.name}' describes an impossible network ({error}); install it again.") from None
-    wanted = {name: tensor for name, tensor in network.state_dict().items()}
-    _check_fit(model.name, {name: t.shape for name, t in wanted.items()}, {name: t.shape for name, t in weights.items()})
+        raise ModelError(
+            f"The model '{model.name}' describes an impossible network ({error}); install it again."
+        ) from None
+    wanted = network.state_dict()
+    _check_fit(model.name, wanted, weights)
     for name in wanted:
         if name.endswith(_NOT_STORED):
             weights.setdefault(name, torch.zeros((), dtype=torch.long))
@@ -83,19 +85,19 @@ def build_network(model: ModelFile, networks: Mapping[str, str]) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
-def _check_fit(name: str, wanted: dict[str, torch.Size], found: dict[str, torch.Size]) -> None:
+def _check_fit(name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """ModelError naming the first tensor that is missing, too many, or of another shape."""
-    for key, shape in wanted.items():
+    for key, tensor in wanted.items():
         if key not in found and not key.endswith(_NOT_STORED):
             raise ModelError(f"The model '{name}' lacks the tensor '{key}' of its network; install it again.")
-        if key in found and found[key] != shape:
+        if key in found and found[key].shape != tensor.shape:
             raise ModelError(
-                f"The tensor '{key}' of the model '{name}' has shape {tuple(found[key])}, its network needs "
-                f"{tuple(shape)}; install it again."
+                f"The tensor '{key}' of the model '{name}' has shape {tuple(found[key].shape)}, its network needs "
+                f"{tuple(tensor.shape)}; install it again."
             )
     extra = next((key for key in found if key not in wanted), None)
     if extra:
-        raise ModelError(f"The model '{name}' holds a tensor '{extra}' that its network does not have; install it again.")
+        raise ModelError(f"The model '{name}' holds a tensor '{extra}' that its network lacks; install it again.")
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -134,9 +136,7 @@ class SlicePredictor:
         whole_batch: predict all slices in one batch, for networks that normalise by batch statistics.
     """
 
-    def __init__(
-        self, network: nn.Module, device: str = "auto", precision: str = "auto", whole_batch: bool = False
-    ):
+    def __init__(self, network: nn.Module, device: str = "auto", precision: str = "auto", whole_batch: bool = False):
         if precision not in PRECISIONS:
             raise InputError(f"There is no precision '{precision}'; choose one of: {', '.join(PRECISIONS)}.")
         self._network = network
@@ -244,3 +244,37 @@ class SlicePredictor:
             if attempt and best > give_up_s:
                 break
         return values, best
+
+
+_predictors: dict[tuple, SlicePredictor] = {}
+#: Networks kept ready in a warm worker.
+KEPT_PREDICTORS = 2
+
+
+def predictor_for(
+    model: ModelFile,
+    networks: Mapping[str, str],
+    device: str = "auto",
+    precision: str = "auto",
+    batch_statistics: bool = False,
+) -> SlicePredictor:
+    """The predictor of a model, made at the first call and kept for later ones in this process.
+
+    So that the probe of the precision runs once and later results of a worker agree with the first. One that had to
+    leave its graphics card is not kept: the next run tries the card again.
+
+    Args:
+        model, networks: see :func:`build_network`.
+        device, precision: see :class:`SlicePredictor`.
+        batch_statistics: normalise all slices together by their own statistics (:func:`with_batch_statistics`).
+    """
+    key = (model.sha256, choose_device(device), precision, batch_statistics)
+    predictor = _predictors.pop(key, None)
+    if predictor is None or predictor.warnings:
+        network = build_network(model, networks)
+        network = with_batch_statistics(network) if batch_statistics else network
+        predictor = SlicePredictor(network, device, precision, whole_batch=batch_statistics)
+    _predictors[key] = predictor
+    while len(_predictors) > KEPT_PREDICTORS:
+        _predictors.pop(next(iter(_predictors)))
+    return predictor
