@@ -126,7 +126,7 @@ def _figures(result: Result, table: LabelTable, overlay: ScalarMap | None) -> li
     lesions = components(result.labels.array, result.labels)[:_LESIONS_SHOWN] if result.labels is not None else []
     for number, lesion in enumerate(lesions, start=1):
         k = lesion.start[0] + int(np.argmax(lesion.slice_counts))
-        which = "" if len(lesions) == 1 else f" of component {number}"
+        which = "" if len(lesions) == 1 else f" of lesion {number}"
         reasons.setdefault(k, []).append(f"largest area{which}")
     for rank, k in enumerate(result.key_slices, start=1):
         reasons.setdefault(k, []).append(f"uncertainty rank {rank}")

@@ -152,6 +152,14 @@ def test_a_result_with_nothing_in_it_still_makes_a_page():
     assert "Read this first" not in text and "Measurements" not in text
 
 
+def test_segments_are_named_only_where_there_are_several():
+    measured = [Measurement("Volume", 1.0, "mL", segment="Clot")]
+    one = Page(render_report(make_result(measurements=measured), TABLE)).text
+    two = LabelTable((TABLE[1], type(TABLE[1])(2, "Oedema", (1, 2, 3))))
+    assert "Clot" not in one
+    assert "Volume · Clot" in Page(render_report(make_result(measurements=measured), two)).text
+
+
 def test_an_empty_mask_shows_overview_slices_and_a_zero():
     source = head()
     nothing = source.like(np.zeros(source.array.shape, np.uint8))
