@@ -38,6 +38,7 @@ from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
 from NeuraxisLib.errors import SeriesChoiceError
 from NeuraxisLib.process import as_user_error, keep_freed_memory, thread_environment
 from NeuraxisLib.result import Measurement, Result
+from NeuraxisLib.result_folder import REPORT_FILE
 from NeuraxisLib.run import DEVICES, run_case
 from NeuraxisLib.task import TASKS, Task, get_task
 
@@ -71,12 +72,18 @@ def make_app() -> typer.Typer:
     return app
 
 
-def _common(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"neuraxis {__version__}")
         raise typer.Exit
+
+
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Options of the command line as a whole."""
 
 
 # -- tasks ----------------------------------------------------------------------------------------------------
@@ -93,7 +100,7 @@ def task_command(task: Task) -> Callable[..., None]:
         series, threads, as_json = values.pop("series"), values.pop("threads"), values.pop("as_json")
         with faults_reported(as_json):
             prepare_process(threads, hide_gpu=device == "cpu")
-            with shown_progress() as progress:
+            with shown_progress() as progress, contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
                 result = run_case(task.name, inputs, model, values, device, output, progress, series=series)
             print(json.dumps(as_record(result, output), indent=1) if as_json else summary(result, output))
 
@@ -176,22 +183,29 @@ def show_info(
 # -- results and faults ---------------------------------------------------------------------------------------
 
 
-def in_words(measurement: Measurement) -> str:
-    """Such as ``"Total volume: 12.3 mL (11.0 to 13.9)"``."""
+def in_words(measurement: Measurement, with_segment: bool = True) -> str:
+    """Such as ``"Total volume: 12.3 mL (11 to 13.9)"``."""
+    name = f"{measurement.segment}, {measurement.name}" if with_segment and measurement.segment else measurement.name
     if measurement.value is None:
-        return f"{measurement.name}: undefined"
-    low_high = " ({:.3g} to {:.3g})".format(*measurement.interval) if measurement.interval else ""
-    where = f"{measurement.segment}, " if measurement.segment else ""
-    return f"{where}{measurement.name}: {measurement.value:.3g} {measurement.unit}".rstrip() + low_high
+        return f"{name}: undefined"
+    low_high = " ({} to {})".format(*map(_number, measurement.interval)) if measurement.interval else ""
+    unit = "" if measurement.unit in measurement.name.lower() else f" {measurement.unit}"
+    return f"{name}: {_number(measurement.value)}{unit}{low_high}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def summary(result: Result, output: Path) -> str:
     """The headline numbers, what to beware of, and where the report is."""
-    lines = [in_words(measurement) for measurement in result.measurements if not measurement.segment]
+    several = len({measurement.segment for measurement in result.measurements} - {""}) > 1
+    lines = [in_words(measurement, several) for measurement in result.measurements]
     if result.key_slices:
-        lines.append(f"Slices to look at first: {', '.join(str(k) for k in result.key_slices)}")
+        numbers = ", ".join(str(k + 1) for k in result.key_slices)  # counted from 1, as in the report
+        lines.append(f"Least certain slices: {numbers} of {result.source.slice_count}")
     lines += [f"Note: {warning}" for warning in result.warnings]
-    report = output / "report.html"
+    report = output / REPORT_FILE
     return "\n".join([*lines, f"Report: {report if report.exists() else output}", RESEARCH_USE_NOTICE])
 
 

@@ -63,7 +63,7 @@ def info_page(file: Path, series: str | None, as_json: bool = False) -> str:
     if file.is_dir() and series is None:
         from NeuraxisLib.dicom import list_series
 
-        found = list_series(file)
+        found = [entry.choice() for entry in list_series(file)]
         return json.dumps(found, indent=1, default=str) if as_json else series_table(found)
     from NeuraxisLib.run import read_input
 
@@ -89,7 +89,7 @@ def geometry(volume: Volume) -> dict[str, Any]:
         "value_range": [array.min().item(), array.max().item()],
         "value_type": str(array.dtype),
         "unit": volume.unit or "unknown",
-        **{name: value for name, value in volume.meta.items() if value not in (None, "", [])},
+        **{name: value for name, value in volume.meta.items() if value not in (None, "", [], {})},
     }
 
 
@@ -111,9 +111,9 @@ def shear_degrees(volume: Volume) -> float:
 
 
 def series_table(found: Sequence[dict]) -> str:
-    """A list of DICOM series as a table; the columns are the facts that any of them has."""
-    columns = list(dict.fromkeys(key for row in found for key in row))
-    table = [columns, *[[_text(row.get(key, "")) for key in columns] for row in found]]
+    """DICOM series as a table; the columns are the facts that any of them has."""
+    columns = [key for key in found[0] if any(row[key] not in ("", None) for row in found)]
+    table = [[column.replace("_", " ") for column in columns], *[[_text(row[key]) for key in columns] for row in found]]
     widths = [max(len(line[column]) for line in table) for column in range(len(columns))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table)
 
@@ -122,6 +122,8 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         numbers = all(isinstance(item, int | float) for item in value)
         return (" x " if numbers else "; ").join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{item} {name}" for name, item in value.items())
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -66,6 +66,7 @@ def run_case(
             raise InputError(f"There is no device '{device}'; choose one of: {', '.join(DEVICES)}.")
         chosen = task_options(task, {**options, "device": device})
         check_output(output)
+        remove_leftovers(output)
         model_file = (models or ModelCache()).get(task, model)
         volumes = read_inputs(task, inputs, series, progress.part(*_READ))
         result = task.run(volumes, model_file, chosen, progress.part(*_COMPUTE))
