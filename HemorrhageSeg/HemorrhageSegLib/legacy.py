@@ -42,7 +42,7 @@ def screen_mask(picture: np.ndarray, side: int = SCREEN_PX) -> np.ndarray:
 
     values = from_numpy(picture.astype(np.float32))[None, None]
     enlarged = interpolate(values, (side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
-    return np.rint(enlarged) > 0
+    return enlarged >= 0.5  # rounding half up, as 8-bit pictures are enlarged
 
 
 def contour_areas_px(mask: np.ndarray) -> list[float]:
@@ -53,16 +53,23 @@ def contour_areas_px(mask: np.ndarray) -> list[float]:
     """
     from scipy import ndimage
 
+    def filled(regions: np.ndarray, number: int, box: tuple, around: np.ndarray | None) -> np.ndarray:
+        """One region without its own holes; what surrounds it is connected by the structure ``around``."""
+        region = np.pad(regions[box] == number, 1)
+        outside, _ = ndimage.label(~region, around)
+        return outside != outside[0, 0]
+
+    square = np.ones((3, 3))
     mask = np.pad(mask, 1)
     areas = []
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    for part in range(1, count + 1):
-        corners = _corners_set(ndimage.binary_fill_holes(parts == part))
+    parts, _ = ndimage.label(mask, square)
+    for number, box in enumerate(ndimage.find_objects(parts), 1):
+        corners = _corners_set(filled(parts, number, box, None))
         areas.append(float((corners == 4).sum() + 0.5 * (corners == 3).sum()))
-    spaces, count = ndimage.label(~mask)
-    for space in range(1, count + 1):
-        if space != spaces[0, 0]:
-            corners = _corners_set(spaces == space)
+    spaces, _ = ndimage.label(~mask)
+    for number, box in enumerate(ndimage.find_objects(spaces), 1):
+        if number != spaces[0, 0]:
+            corners = _corners_set(filled(spaces, number, box, square))
             areas.append(float((corners >= 2).sum() + 0.5 * (corners == 1).sum()))
     return areas
 
