@@ -232,7 +232,9 @@ def _file_under_study_of(source, node) -> None:
 
 
 def _fill_segmentation(node, result: Result, source, table: LabelTable) -> None:
-    node.CreateDefaultDisplayNodes()
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetOpacity2DFill(0.3)  # the image and the overlay stay readable under it
     segmentation = node.GetSegmentation()
     segmentation.RemoveAllSegments()
     node.RemoveClosedSurfaceRepresentation()
@@ -282,6 +284,11 @@ def show_3d(segmentation: slicer.vtkMRMLSegmentationNode, shown: bool) -> None:
         segmentation.RemoveClosedSurfaceRepresentation()
     if segmentation.GetDisplayNode() is not None:
         segmentation.GetDisplayNode().SetVisibility3D(shown)
+
+
+def is_shown_3d(segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the segments have surfaces."""
+    return segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
 
 
 # -- maps -----------------------------------------------------------------------------------------------------

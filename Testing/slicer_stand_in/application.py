@@ -76,7 +76,7 @@ class Application:
         spec.loader.exec_module(module)
         parent = types.SimpleNamespace(path=str(path), name=name)
         instance = getattr(module, name)(parent)
-        self.modules.register(name, path, instance, module)
+        self.modules.register(name, path, instance, lambda: self.new_widget(name, enter=False).parent)
         setattr(slicer.modules, f"{name}Instance", instance)
         return module
 
@@ -84,27 +84,35 @@ class Application:
         """Tell the modules that start-up is over."""
         self.app.startupCompleted.emit()
 
-    def new_widget(self, name: str):
-        """A module's Widget on a panel of its own, set up and entered as when a user opens the module."""
-        from PySide6 import QtWidgets
+    def new_widget(self, name: str, enter: bool = True):
+        """A module's Widget on a panel of its own, set up and (unless told otherwise) opened by the user."""
+        from Testing.slicer_stand_in.slicer_app import ModulePanel
 
-        module = sys.modules[name]
-        panel = QtWidgets.QWidget()
-        QtWidgets.QVBoxLayout(panel)
-        panel.setObjectName(f"{name}ModuleWidget")
-        widget = getattr(module, f"{name}Widget")(panel)
-        widget._module_path = self.modules.path_of(name)
+        panel = ModulePanel(name)
+        widget = getattr(sys.modules[name], f"{name}Widget")(panel)
+        panel._widget = widget
         setattr(self.modules, f"{name}Widget", widget)
         widget.setup()
+        if enter:
+            self.enter(widget)
+        return widget
+
+    def enter(self, widget) -> None:
+        """The user opens the module."""
+        widget.parent._entered = True
         if hasattr(widget, "enter"):
             widget.enter()
         self.app.processEvents()
-        return widget
+
+    def leave(self, widget) -> None:
+        """The user goes to another module."""
+        widget.parent._entered = False
+        if hasattr(widget, "exit"):
+            widget.exit()
 
     def close_widget(self, widget) -> None:
         """Leave and clean up, as Slicer does when it closes."""
-        if hasattr(widget, "exit"):
-            widget.exit()
+        self.leave(widget)
         widget.cleanup()
         widget.parent.deleteLater()
         self.app.processEvents()

@@ -54,8 +54,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     def paintEvent(self, event) -> None:
         painter = QtGui.QPainter(self)
         palette = self.palette
-        header = self.rect()
-        header.setHeight(self._HEADER - 2)
+        header = QtCore.QRect(0, 0, self.width, self._HEADER - 2)
         painter.fillRect(header, palette.color(QtGui.QPalette.Button).darker(106))
         arrow = "\u25b8" if self._is_collapsed else "\u25be"
         painter.setPen(palette.color(QtGui.QPalette.ButtonText))

@@ -69,12 +69,16 @@ def install() -> None:
 
 
 def _strict_setattr(self, name: str, value) -> None:
-    if isinstance(value, QtCore.SignalInstance):  # PySide keeps a bound signal on the widget at its first use
+    # PySide keeps a bound signal on the widget at its first use; its .ui loader keeps named children
+    if isinstance(value, QtCore.SignalInstance) or (isinstance(value, QtCore.QObject) and value.objectName == name):
         self.__dict__[name] = value
         return
     for owner in type(self).__mro__:
         if name in owner.__dict__:
             descriptor = owner.__dict__[name]
+            if isinstance(descriptor, QtCore.Property):  # of a stand-in widget
+                QtProperty(name).__set__(self, value)
+                return
             if hasattr(type(descriptor), "__set__"):
                 descriptor.__set__(self, value)
                 return

@@ -41,6 +41,9 @@ class SlicerApp(QtCore.QObject):
     def mrmlScene(self):
         return self._owner.scene
 
+    def moduleManager(self):
+        return ModuleManager(self._owner.modules)
+
     def processEvents(self) -> None:
         QtWidgets.QApplication.processEvents()
         QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
@@ -70,6 +73,16 @@ class SlicerApp(QtCore.QObject):
         QtWidgets.QApplication.restoreOverrideCursor()
 
 
+class ModuleManager:
+    """``slicer.app.moduleManager()``."""
+
+    def __init__(self, modules):
+        self._modules = modules
+
+    def module(self, name: str):
+        return getattr(self._modules, name.lower(), None)
+
+
 class MainWindow(QtWidgets.QMainWindow):
     """Only there for its status bar, whose messages are recorded."""
 
@@ -82,23 +95,54 @@ class MainWindow(QtWidgets.QMainWindow):
 class _Module:
     """``slicer.modules.<name>``: a registered module."""
 
-    def __init__(self, name: str, path: str = "", logic=None, instance=None):
+    def __init__(self, name: str, path: str = "", logic=None, instance=None, make_panel=None):
         self.name, self.path, self._logic, self._instance = name, path, logic, instance
+        self._make_panel, self._panel = make_panel, None
 
     def logic(self):
         return self._logic
+
+    def widgetRepresentation(self):
+        """The module's panel, made when first asked for (scripted modules only)."""
+        if self._panel is None and self._make_panel is not None:
+            self._panel = self._make_panel()
+        return self._panel
+
+
+class _ScriptedModule(_Module):
+    """qSlicerScriptedLoadableModule."""
+
+
+class ModulePanel(QtWidgets.QWidget):
+    """The widget that a scripted module fills (qSlicerScriptedLoadableModuleWidget)."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self._entered, self._widget = False, None
+        QtWidgets.QVBoxLayout(self)
+        self.setObjectName(f"{name}ModuleWidget")
+
+    def self(self):
+        """The Python widget class behind the panel."""
+        return self._widget
+
+    isEntered = QtCore.Property(bool, lambda self: self._entered)
 
 
 class Modules:
     """``slicer.modules``; a module that is not there is an AttributeError, as in Slicer."""
 
     def __init__(self, logics):
+        import slicer
+
+        slicer.qSlicerScriptedLoadableModule = _ScriptedModule
+        slicer.qSlicerScriptedLoadableModuleWidget = ModulePanel
         for name, logic in logics.modules.items():
             setattr(self, name.lower(), _Module(name, logic=logic))
 
-    def register(self, name: str, path: Path, instance, module) -> None:
+    def register(self, name: str, path: Path, instance, make_panel) -> None:
         """Enter a scripted module."""
-        setattr(self, name.lower(), _Module(name, str(path), instance=instance))
+        setattr(self, name.lower(), _ScriptedModule(name, str(path), instance=instance, make_panel=make_panel))
 
     def path_of(self, name: str) -> str:
         """File of a registered scripted module."""

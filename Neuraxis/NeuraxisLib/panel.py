@@ -1,0 +1,96 @@
+"""Words and settings that the panels of all modules share; plain Python, so that it can be tested without Slicer."""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+#: Keys of the application settings that the Neuraxis module writes and every worker is started with.
+PYTHON_SETTING, THREADS_SETTING = "Neuraxis/WorkerPython", "Neuraxis/WorkerThreads"
+
+
+def device_choices() -> dict[str, str]:
+    """Device name -> what the panel calls it, for this kind of machine."""
+    choices = {"auto": "Automatic", "cpu": "CPU"}
+    if sys.platform == "darwin":
+        return choices | {"mps": "Apple GPU"}
+    return choices | {"cuda": "NVIDIA GPU"}
+
+
+def worker_settings(value_of: Callable[[str], Any]) -> dict[str, Any]:
+    """Arguments for a WorkerClient from the application settings; ``value_of(key)`` reads one of them."""
+    python = str(value_of(PYTHON_SETTING) or "").strip()
+    threads = int(value_of(THREADS_SETTING) or 0)
+    return {"python": python or None, "threads": threads or None}
+
+
+def missing_packages(requirements: str | Path) -> list[str]:
+    """Lines of a requirements.txt whose package is not installed at all or is older than its floor."""
+    return [line for line in _requirement_lines(requirements) if not is_installed(line)]
+
+
+def is_installed(requirement: str) -> bool:
+    """Whether a requirement of the form ``name`` or ``name>=floor`` is met; nothing is imported."""
+    name, _, floor = requirement.partition(">=")
+    try:
+        version = importlib.metadata.version(name.strip())
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return _release(version) >= _release(floor)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
+
+
+def _requirement_lines(path: str | Path) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def model_card(header: Mapping[str, Any]) -> str:
+    """A model's card as a few lines of rich text: what it is, what it may be used for, how good it was."""
+    lines = [f"<b>{html.escape(header['title'])}</b>", html.escape(header["notice"])]
+    lines.append(f"Licence: {html.escape(header['licence'])}")
+    scores = [f"{_words(name)} {_number(value)}" for name, value in _scores(header["scores"])]
+    if scores:
+        lines.append("Scores: " + html.escape("; ".join(scores)))
+    return "<br>".join(lines)
+
+
+def _scores(scores: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """The numbers of a (nested) score table, named by their path."""
+    found = []
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            found += _scores(value, f"{prefix}{name} ")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found.append((f"{prefix}{name}", value))
+    return found
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
+def time_left(seconds: float | None) -> str:
+    """Such as ``"about 40 s left"``; empty when it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s left"
+    return f"about {round(seconds / 60)} min left"
+
+
+def progress_line(stage: str, seconds: float | None) -> str:
+    """The line under the progress bar: the stage and, once it can be told, the time left."""
+    return ", ".join(words for words in (stage, time_left(seconds)) if words)

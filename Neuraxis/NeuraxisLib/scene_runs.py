@@ -1,0 +1,167 @@
+"""Runs of a task on volumes of the scene: volume node -> worker -> result nodes. What every module's Logic calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from NeuraxisLib import result_folder, scene
+from NeuraxisLib.errors import CancelledError, InputError, NeuraxisError
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """How one case of a batch ended.
+
+    Attributes:
+        file: the input.
+        folder: its result folder; None if it failed.
+        error: the sentence that says why it failed; empty if it did not.
+    """
+
+    file: Path
+    folder: Path | None
+    error: str = ""
+
+
+class SceneRuns:
+    """Runs one task through a worker and puts the results into the scene.
+
+    Args:
+        task: name of the task.
+        input_name: name of the task's image.
+        make_client: makes the :class:`~NeuraxisLib.worker_client.WorkerClient` when the first run needs it.
+    """
+
+    def __init__(self, task: str, input_name: str, make_client: Callable[[], Any]):
+        self._task, self._input, self._make_client = task, input_name, make_client
+        self._client: Any = None
+        self._shown: dict[str, Any] = {}  # id of the source node -> handle whose folder holds its result
+
+    @property
+    def client(self) -> Any:
+        """The worker client, made when first asked for."""
+        if self._client is None:
+            self._client = self._make_client()
+        return self._client
+
+    def process(
+        self,
+        node: Any,
+        model: str,
+        device: str,
+        options: Mapping[str, Any],
+        wait: bool,
+        on_progress: Callable[[float, str], None] | None = None,
+        on_done: Callable[[Any], None] | None = None,
+        on_failed: Callable[[Exception], None] | None = None,
+        on_cancelled: Callable[[], None] | None = None,
+    ) -> Any:
+        """Run the task on a volume node and show its result.
+
+        Returns:
+            With ``wait``, the :class:`~NeuraxisLib.scene.SceneResult`; without, the handle of the run, whose end
+            :meth:`poll` reports through exactly one of the last three callbacks.
+
+        Raises:
+            NeuraxisError: the volume does not suit; with ``wait``, also whatever ended the run.
+        """
+        job = self.client.job(self._task, {self._input: scene.volume_from_node(node)}, model, options, device)
+        if wait:
+            handle = self.client.run(job, on_progress=on_progress)
+            self.client.wait(handle)
+            return self._show(node, handle)
+
+        def done(folder: Path) -> None:
+            try:
+                shown = self._show(node, handle)
+            except (NeuraxisError, OSError) as error:
+                if on_failed:
+                    on_failed(error)
+            else:
+                if on_done:
+                    on_done(shown)
+
+        handle = self.client.run(job, on_progress, done, on_failed, on_cancelled)
+        return handle
+
+    def process_folder(
+        self,
+        files: Iterable[str | Path],
+        output: str | Path,
+        model: str,
+        device: str,
+        options: Mapping[str, Any],
+        on_progress: Callable[[int, int, str], None] | None = None,
+    ) -> list[CaseOutcome]:
+        """Run the task on files, one result folder each below ``output``; a bad case does not stop the rest.
+
+        Args:
+            files: images or DICOM folders.
+            on_progress: called before each case with (index from 0, count, file name).
+
+        Raises:
+            CancelledError: the user cancelled; what was finished stays.
+        """
+        from NeuraxisLib.worker_client import Job
+
+        files, outcomes, taken = [Path(file) for file in files], [], set()
+        for index, file in enumerate(files):
+            if on_progress:
+                on_progress(index, len(files), file.name)
+            folder = Path(output) / _free_name(file, taken)
+            try:
+                handle = self.client.run(Job(self._task, {self._input: file}, model, options, device, folder))
+                outcomes.append(CaseOutcome(file, self.client.wait(handle)))
+            except CancelledError:
+                raise
+            except NeuraxisError as error:
+                outcomes.append(CaseOutcome(file, None, str(error)))
+        return outcomes
+
+    def poll(self) -> None:
+        """Deliver what the worker has said; for a timer."""
+        if self._client is not None:
+            self._client.poll()
+
+    def cancel(self, handle: Any) -> None:
+        """Cancel a run."""
+        self.client.cancel(handle)
+
+    def stop(self) -> None:
+        """End the worker and remove its private files; a later run starts afresh."""
+        if self._client is not None:
+            self._client.stop()
+        self._client = None
+        self._shown.clear()
+
+    def result_folder(self, node: Any) -> Path | None:
+        """Folder with the newest result of a volume; None if it was not computed in this session."""
+        handle = self._shown.get(node.GetID() if node is not None else None)
+        folder = handle.result_folder if handle is not None else None
+        return folder if folder is not None and folder.is_dir() else None
+
+    def _show(self, node: Any, handle: Any) -> scene.SceneResult:
+        if node.GetScene() is None:
+            self.client.release(handle)
+            raise InputError("The volume was removed while it was being computed, so its result was dropped.")
+        shown = scene.show_result(result_folder.read_result(handle.result_folder), node)
+        earlier = self._shown.pop(node.GetID(), None)
+        if earlier is not None:
+            self.client.release(earlier)
+        self._shown[node.GetID()] = handle
+        return shown
+
+
+def _free_name(file: Path, taken: set[str]) -> str:
+    """A folder name from the file's, without its image suffixes; numbered where two files share it."""
+    name = file.name
+    for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm"):
+        name = name.removesuffix(suffix)
+    candidate, number = name, 2
+    while candidate.lower() in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    taken.add(candidate.lower())
+    return candidate
