@@ -43,10 +43,11 @@ class Plausibility:
 
     #: Per property: 0 at the outer and 1 between the inner numbers, linear between. Set from 37 head CTs (newborn to
     #: old age, cut off, operated) and from what is no head; the widest range of normal anatomy scores 1.
-    RANGES = {  # noqa: RUF012
+    RANGES = {
         "volume_ml": (40, 150, 2200, 2800),
         "widest_cm2": (25, 60, 260, 330),
         "bone_share": (0.3, 0.65, 1, 2),
+        "bridge_share": (-1, 0, 0.25, 0.5),
         "outside_share": (-1, 0, 0.2, 0.6),
         "median_hu": (0, 12, 65, 90),
         "spread_hu": (-1, 0, 20, 45),

@@ -15,7 +15,7 @@ SLICE_MM = 2.5
 #: Values are clipped to this range first: padding (-1500, -2000, -3024) becomes air, metal becomes dense bone.
 CLIP_HU = (-1024.0, 2000.0)
 #: Added to bone that was clipped to a window's top, so that it is bone again.
-SATURATED_EXCESS_HU = 500.0
+SATURATED_EXCESS_HU = 500
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,29 @@ def to_coarse(volume: Volume) -> CoarseGrid:
     rows, columns = j // fj, i // fi
     spacing = (slice_mm * fk, row_mm * fj, column_mm * fi)
     shifts = _slice_shifts(axial, spacing, fk)
-    shape = (len(shifts), *(shifts.max(axis=0) + (rows, columns)))
+    most_j, most_i = shifts.max(axis=0)
+    shape = (len(shifts), most_j + rows, most_i + columns)
     hu = np.full(shape, CLIP_HU[0], np.float32)
     scanned = np.zeros(shape, bool)
     top = saturated_hu(axial.array)
     grid = CoarseGrid(hu, scanned, spacing, order, (fk, fj, fi), shifts, (rows, columns), top)
     for n in range(len(shifts)):
         slab = axial.array[n * fk : (n + 1) * fk, : rows * fj, : columns * fi]
-        slab = np.clip(slab, *CLIP_HU).astype(np.float32)
+        slab = np.clip(slab, *CLIP_HU)
         if np.isfinite(top):
             slab[slab >= top] += SATURATED_EXCESS_HU
-        slab = slab.mean(axis=0)
         at = grid.place(n)
-        hu[at] = slab.reshape(rows, fj, columns, fi).mean(axis=(1, 3))
+        hu[at] = _block_mean(slab, fj, fi)
         scanned[at] = True
     return grid
+
+
+def _block_mean(slab: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Mean over all slices of a slab (k, j, i) and over blocks of rows x columns, float32 (strided sums: fast)."""
+    total = slab.sum(axis=0, dtype=np.float32)
+    total = sum(total[n::rows] for n in range(rows))
+    total = sum(total[:, n::columns] for n in range(columns))
+    return total / (len(slab) * rows * columns)
 
 
 def _weights(count: int, block: int, coarse_count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,16 +142,31 @@ def to_stored(grid: CoarseGrid, volume: Volume, mask: np.ndarray, pockets: np.nd
     axial_array = grid.order.apply_array(volume.array)
     k, j, i = axial_array.shape
     result = np.zeros(axial_array.shape, bool)
-    planes = [mask[grid.place(n)][0].astype(np.float32) for n in range(len(mask))]
-    lower, upper, weight = _weights(k, grid.blocks[0], len(mask))
+    planes = np.concatenate([mask[grid.place(n)] for n in range(len(mask))]).astype(np.float32)
+    holes = np.concatenate([pockets[grid.place(n)] for n in range(len(mask))]).astype(np.float32)
+    window = _bounds(planes.any(axis=0))
+    fine = tuple(slice(w.start * b, min(w.stop * b, n)) for w, b, n in zip(window, grid.blocks[1:], (j, i)))
+    shape = tuple(f.stop - f.start for f in fine)
+    planes, holes = planes[:, window[0], window[1]], holes[:, window[0], window[1]]
+    lower, upper, weight = _weights(k, grid.blocks[0], len(planes))
+    edge_hu = min(edge_hu, grid.saturated_hu)
     for z in range(k):
-        plane = planes[lower[z]] * (1 - weight[z]) + planes[upper[z]] * weight[z]
+        plane = planes[lower[z]] + (planes[upper[z]] - planes[lower[z]]) * weight[z]
         if not plane.any():
             continue
-        inside = _enlarge(plane, (j, i), grid.blocks[1:]) >= 0.5
-        dense = axial_array[z] >= min(edge_hu, grid.saturated_hu)
-        holes = pockets[grid.place(min(z // grid.blocks[0], len(mask) - 1))][0]
-        if holes.any():
-            dense &= _enlarge(holes.astype(np.float32), (j, i), grid.blocks[1:]) < 0.5
-        result[z] = inside & ~dense
+        inside = _enlarge(plane, shape, grid.blocks[1:]) >= 0.5
+        dense = axial_array[z, fine[0], fine[1]] >= edge_hu
+        pocket = holes[min(z // grid.blocks[0], len(holes) - 1)]
+        if pocket.any():
+            dense &= _enlarge(pocket, shape, grid.blocks[1:]) < 0.5
+        result[z, fine[0], fine[1]] = inside & ~dense
     return np.ascontiguousarray(grid.order.undo_array(result))
+
+
+def _bounds(plane: np.ndarray) -> tuple[slice, slice]:
+    """Bounding box of a plane's true pixels, one pixel wider where there is room."""
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    return (
+        slice(max(0, rows[0] - 1), min(plane.shape[0], rows[-1] + 2)),
+        slice(max(0, columns[0] - 1), min(plane.shape[1], columns[-1] + 2)),
+    )

@@ -31,6 +31,8 @@ ENCLOSED = 0.75
 EROSION_MM = 5.0
 #: A cross-section below this is a tail: spinal canal, orbit, tip of a lobe; it is followed this much further.
 TAIL_MM2, TAIL_MM = 500.0, 8.0
+#: A part of a slice smaller than this must border on bone for at least this share of its outline.
+WALL_TEST_MM2, LEAST_WALL = 1500.0, 0.62
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ def find_skull(hu: np.ndarray, spacing_mm: tuple[float, float, float], bone_hu: 
     keep = (share > 0.6) & (sizes > 20)
     keep[0] = False
     return keep[labels]
+
+
+def cut_edge(grid: CoarseGrid) -> np.ndarray:
+    """Edge of the scanned field where it cuts through tissue; the skull is taken to go on beyond it."""
+    inside = ndimage.binary_erosion(grid.scanned, FLAT_3D)
+    return grid.scanned & ~inside & (grid.hu > FAT_HU)
 
 
 def sweep(mask: np.ndarray, reach_mm: float, spacing_mm: tuple[float, float, float], tail_mm: float) -> np.ndarray:
@@ -115,14 +123,19 @@ def _widest(mask: np.ndarray) -> tuple[int, np.ndarray]:
     return start, part
 
 
-def drop_fat_bordered(mask: np.ndarray, fat: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Drop the parts of every slice that border on fat and air more than on bone (eyes, ethmoid cells, muscles)."""
+def drop_unwalled(mask: np.ndarray, wall: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Drop the small parts of every slice that do not border on bone for most of their outline.
+
+    Those are eyes and muscles, which lie in fat. Measured on parts seen in six head CTs: eyes, orbital muscles and
+    pharynx 0.07 to 0.60; lobes, brain stem and cerebellum 0.65 to 0.97.
+    """
     labels, count = ndimage.label(mask, FLAT_3D)
     ring = ndimage.grey_dilation(labels, footprint=disc(5.0, spacing_mm))
     ring[mask] = 0
     around = np.bincount(ring.ravel(), minlength=count + 1)
-    fatty = np.bincount(ring.ravel(), fat.ravel(), minlength=count + 1)
-    keep = fatty < 0.4 * np.maximum(around, 1)
+    walled = np.bincount(ring.ravel(), wall.ravel(), minlength=count + 1)
+    area_mm2 = np.bincount(labels.ravel(), minlength=count + 1) * spacing_mm[1] * spacing_mm[2]
+    keep = (walled >= LEAST_WALL * around) | (area_mm2 >= WALL_TEST_MM2)
     keep[0] = False
     return keep[labels]
 
@@ -156,7 +169,7 @@ def find_intracranial(grid: CoarseGrid) -> Shape:
     skull = find_skull(hu, spacing, bone_hu)
     bridges = bridge_gaps(skull) & ~skull
     wall = skull | bridges
-    seen = enclosure(ndimage.binary_dilation(wall, disc(1.6, spacing)))
+    seen = enclosure(ndimage.binary_dilation(wall, disc(1.6, spacing)) | cut_edge(grid))
     fat = drop_small(hu < FAT_HU, 6)
     near_fat = ndimage.binary_dilation(fat, disc(FAT_MARGIN_MM, spacing))
     within = (hu < bone_hu) & ~wall & ~near_fat & (seen >= ENCLOSED)
@@ -165,7 +178,7 @@ def find_intracranial(grid: CoarseGrid) -> Shape:
     core = sweep(core, reach_mm, spacing, np.inf)
     mask = grow(core, within, EROSION_MM + 3, spacing)
     mask = ndimage.binary_opening(mask, disc(3.2, spacing))
-    mask = drop_fat_bordered(mask, fat, spacing)
+    mask = drop_unwalled(mask, wall, spacing)
     mask = largest(sweep(mask, reach_mm, spacing, TAIL_MM))
     pockets = find_pockets(mask, wall, seen)
     mask = mask | pockets

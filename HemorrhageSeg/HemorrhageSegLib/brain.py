@@ -16,6 +16,7 @@ import numpy as np
 from HemorrhageSegLib._brain_grid import to_coarse, to_stored
 from NeuraxisLib.volume import Volume
 
+
 @dataclass(frozen=True)
 class BrainMask:
     """The intracranial space of a head CT.
