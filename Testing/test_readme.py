@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from project_tree import ROOT, module_names, relative
+from project_tree import ROOT, module_names
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -84,19 +86,26 @@ def test_folders_of_the_house_exist():
     assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
 
 
-def test_names_in_python_examples_exist():
+def test_python_examples_call_what_the_logic_has():
     for block in code_blocks("python"):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom):
-                check_imported(node)
+        ast.parse(block)
+        for variable, module in re.findall(r'^(\w+) = slicer\.util\.getModuleLogic\("(\w+)"\)', block, re.MULTILINE):
+            called = set(re.findall(rf"\b{variable}\.(\w+)\(", block))
+            assert called
+            assert called <= methods_of(ROOT / module / f"{module}.py", f"{module}Logic")
 
 
-def check_imported(node: ast.ImportFrom) -> None:
-    """A module of this project that an example imports from defines every name, and the methods called exist."""
-    path = ROOT / node.module / f"{node.module}.py"
-    defined = {child.name: child for child in ast.parse(path.read_text()).body if isinstance(child, ast.ClassDef)}
-    for alias in node.names:
-        assert alias.name in defined, f"{relative(path)} has no {alias.name}"
-        methods = {child.name for child in defined[alias.name].body if isinstance(child, ast.FunctionDef)}
-        called = set(re.findall(rf"{alias.name}\(\)\.(\w+)\(", README))
-        assert called <= methods, f"{alias.name} has no {called - methods}"
+def methods_of(path: Path, class_name: str) -> set[str]:
+    """Names of the methods that a class defines."""
+    classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
+    return {node.name for node in classes[class_name].body if isinstance(node, ast.FunctionDef)}
+
+
+def test_tutorial_uses_the_words_of_the_panel():
+    tutorial = re.search(r"^## First tutorial\n(.*?)^## ", README, re.MULTILINE | re.DOTALL).group(1)
+    module = (ROOT / "HemorrhageSeg" / "HemorrhageSeg.py").read_text()
+    panel = ElementTree.parse(ROOT / "HemorrhageSeg" / "Resources" / "UI" / "HemorrhageSeg.ui")
+    words = {text.text for text in panel.iter("string")} | set(re.findall(r'sampleName="(\w+)"', module))
+    assert set(re.findall(r"\*\*(.+?)\*\*", tutorial)) <= words
+    title = re.search(r'title = _\("(.+?)"\)', module).group(1)
+    assert f"Segmentation > {title}*" in tutorial
