@@ -136,7 +136,7 @@ def test_other_sizes_fail() -> None:
 
 
 def test_skips_join_the_level_of_their_own_size() -> None:
-    """The receptive field reaches far, but a pixel 256 away is beyond it only through the bottleneck; near, all count."""
+    """A pixel depends on far ones through the bottleneck, but most on its neighbours, through the first skip."""
     network = randomise(DRUNet(1, 4))
     x = torch.zeros(1, 1, 64, 64, requires_grad=True)
     network(x)[0, 0, 32, 32].backward()

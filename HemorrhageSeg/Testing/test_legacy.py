@@ -60,7 +60,7 @@ def test_the_border_of_the_picture_is_no_obstacle() -> None:
 
 def test_areas_become_cm2_at_96_dots_per_inch() -> None:
     assert legacy.slice_area_cm2(square(21)) == pytest.approx(400 * PIXEL_CM2)
-    assert PIXEL_CM2 == pytest.approx(0.0007000, abs=1e-6)
+    assert legacy.slice_area_cm2(square(21)) == pytest.approx(0.2800, abs=1e-4)
 
 
 def test_small_and_very_large_contours_do_not_count() -> None:

@@ -105,7 +105,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     network = copy.deepcopy(network).eval()
     for block in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for (first, one), (second, other) in itertools.pairwise(list(block.named_children())):
-            if isinstance(one, nn.Conv2d) and isinstance(other, nn.BatchNorm2d):
+            if isinstance(one, nn.Conv2d) and isinstance(other, nn.BatchNorm2d) and other.track_running_stats:
                 setattr(block, first, fuse_conv_bn_eval(one, other))
                 setattr(block, second, nn.Identity())
     return network

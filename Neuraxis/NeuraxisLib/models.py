@@ -126,12 +126,9 @@ def read_header(path: str | Path) -> dict:
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(8)
-        for start, kind in _DISGUISES.items():
-            if first.startswith(start):
-                raise ModelError(f"'{path.name}' is {kind}, not a model file; choose a {SUFFIX} file of Neuraxis.")
         length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
         if not 0 < length <= MAX_HEADER_BYTES or 8 + length > size or size > MAX_FILE_BYTES:
-            raise _unreadable(path.name)
+            raise _unreadable(path.name, first)
         _, header = _parse(file.read(length), size - 8 - length, path.name)
     return header
 
@@ -247,7 +244,11 @@ def _opened(path: Path) -> BinaryIO:
         raise ModelError(f"The model file '{path.name}' cannot be opened ({reason}); choose another.") from None
 
 
-def _unreadable(name: str) -> ModelError:
+def _unreadable(name: str, first: bytes = b"") -> ModelError:
+    """What to say of a file that is no safetensors; ``first``: its first bytes, which may tell what it is instead."""
+    for start, kind in _DISGUISES.items():
+        if first.startswith(start):
+            return ModelError(f"'{name}' is {kind}, not a model file; choose a {SUFFIX} file of Neuraxis.")
     return ModelError(f"'{name}' is not a model file or was cut short; install it again.")
 
 

@@ -57,7 +57,10 @@ class SlicePreprocessing:
     def from_dict(cls, data: dict) -> SlicePreprocessing:
         """Read the description of a model file; ModelError names what is wrong."""
         try:
-            channels = tuple(Channel(int(c["offset"]), float(c["low_hu"]), float(c["high_hu"])) for c in data["channels"])
+            channels = tuple(
+                Channel(int(channel["offset"]), float(channel["low_hu"]), float(channel["high_hu"]))
+                for channel in data["channels"]
+            )
             made = cls(int(data["size"]), float(data["margin"]), float(data["slab_mm"]), channels)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The model's preprocessing cannot be read ({error}); install the model again.") from None

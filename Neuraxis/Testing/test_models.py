@@ -185,6 +185,16 @@ def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
         read_header(path)
 
 
+@pytest.mark.parametrize("length", [0x280, 0x480, 0x4B50, ord("<")])
+def test_a_length_that_looks_like_a_pickle_is_only_a_length(tmp_path: Path, length: int) -> None:
+    """The first bytes of a sound file are the length of its header, and that may be any number."""
+    path = tmp_path / "padded.safetensors"
+    text = b'{"__metadata__": {}}'.ljust(length)
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(ModelError, match="no Neuraxis header"):
+        read_header(path)
+
+
 def test_weights_without_our_header_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -202,7 +212,7 @@ def test_an_incomplete_header_is_never_written(tmp_path: Path, key: str) -> None
 
 
 def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="'a.weight' are not finite"):
+    with pytest.raises(ModelError, match=r"'a\.weight' are not finite"):
         write_model(tmp_path / "x.safetensors", {"a.weight": torch.tensor([1.0, float("nan")])}, HEADER)
     assert not list(tmp_path.iterdir())
 

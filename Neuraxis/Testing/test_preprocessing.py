@@ -89,7 +89,7 @@ def test_a_mask_keeps_its_area_through_the_grid() -> None:
     back = grid.backward(grid.forward(disc.astype(np.float32), outside=0.0)) >= 0.5
     assert back[1].sum() == pytest.approx(disc[1].sum(), rel=0.01)
     assert grid.backward(grid.forward(disc.astype(np.float32), outside=0.0)).sum() == pytest.approx(
-        disc.sum(), rel=0.005
+        disc.sum(), rel=5e-3
     )
 
 
