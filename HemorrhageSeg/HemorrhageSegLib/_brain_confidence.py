@@ -50,7 +50,7 @@ class Plausibility:
         "bridge_share": (-1, 0, 0.25, 0.5),
         "outside_share": (-1, 0, 0.2, 0.6),
         "median_hu": (0, 12, 65, 90),
-        "spread_hu": (-1, 0, 20, 45),
+        "spread_hu": (-1, 0, 25, 60),
         "roundness": (0.6, 0.85, 1.2, 2),
     }
 

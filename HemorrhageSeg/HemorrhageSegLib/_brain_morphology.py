@@ -13,7 +13,7 @@ _LINES = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1))
 #: Directions in which the skull is looked for from the middle of a slice.
 _BINS = 128
 #: Wider gaps (130 degrees), or edges at radii more different than this ratio, are not gaps of a skull.
-_WIDEST_GAP, _RADIUS_RATIO = int(0.36 * _BINS), 1.35
+_WIDEST_GAP, _RADIUS_RATIO = int(0.36 * _BINS), 1.7
 #: Share of directions in which a slice must show bone for its gaps to be bridged.
 _LEAST_BONE = 0.45
 

@@ -8,7 +8,7 @@ from HemorrhageSegLib.brain import BrainMask, extract_brain
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.volume import Volume
 
-#: Below this confidence of :func:`extract_brain` a volume shows no brain. The 37 head CTs of the development data score 0.9 to 1.
+#: Below this confidence of :func:`extract_brain` a volume shows no brain; head CTs score 0.6 and more.
 LEAST_CONFIDENCE = 0.3
 #: A CT of a patient holds air below and bone above these values, each in at least this share of its voxels.
 AIR_HU, BONE_HU, LEAST_SHARE = -700, 150, 0.001
