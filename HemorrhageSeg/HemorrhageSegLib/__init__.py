@@ -1,0 +1,1 @@
+"""Hemorrhage in non-contrast head CT: brain extraction, networks, pipeline. Importing it imports no torch."""
