@@ -32,6 +32,8 @@ LESION_CENTRE_LPS = np.array([20.0, 5.0, 12.0])
 LESION_HU, BRAIN_HU, SKULL_HU, AIR_HU = 75, 33, 900, -1000
 CANARY = "CANARYNAME"
 MATRIX, PIXEL_MM = 128, 1.7
+#: Slice heights of a short series, for tests of what does not depend on the geometry.
+SPARSE_MM = np.arange(-90.0, 90.1, 10.0)
 
 
 def phantom_hu(points_lps: np.ndarray) -> np.ndarray:
@@ -328,9 +330,9 @@ def _item(**elements) -> Dataset:
 
 
 def in_syntax(folder: Path, syntax: str) -> Path:
-    """The plain series in another transfer syntax: a UID of an uncompressed one, RLE, ``JPEG2000`` or ``JPEG``."""
+    """Slices 10 mm apart in another transfer syntax: a UID of an uncompressed one, RLE, ``JPEG2000`` or ``JPEG``."""
     folder.mkdir(parents=True)
-    for index, dataset in enumerate(series()):
+    for index, dataset in enumerate(series(SPARSE_MM)):
         path = folder / f"{index:04d}.dcm"
         if syntax in ("JPEG2000", "JPEG"):
             _compress_with_itk(dataset, syntax, path)
@@ -349,7 +351,7 @@ def in_syntax(folder: Path, syntax: str) -> Path:
 
 
 def without_preamble(folder: Path, syntax: str) -> Path:
-    """The plain series as bare data sets: no preamble, no meta header, no suffix."""
+    """Slices 10 mm apart as bare data sets: no preamble, no meta header, no suffix."""
     in_syntax(folder, syntax)
     for path in list(folder.iterdir()):
         data = path.read_bytes()

@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 from NeuraxisLib.dicom_geometry import Layout, lay_out
-from NeuraxisLib.dicom_headers import Scan, scan_folder, skipped_text
-from NeuraxisLib.dicom_pixels import is_dicom_file, read_pixels, same_pixels
+from NeuraxisLib.dicom_headers import Scan, is_dicom_file, scan_folder, skipped_text
+from NeuraxisLib.dicom_pixels import read_pixels, same_pixels
 from NeuraxisLib.dicom_series import Series, SeriesInfo, choose_series, group_series
 from NeuraxisLib.errors import GeometryError, InputError
 from NeuraxisLib.task import Progress
@@ -127,6 +127,8 @@ def _meta(chosen: Series, layout: Layout, notes: list[str], scan: Scan, groups: 
             dropped["image from other series"] += len(entry.headers)
     if dropped:
         notes.append(f"Left out: {skipped_text(dropped)}.")
+    if any(header.lossy for header in layout.headers):
+        warnings.append("The images were compressed with loss; fine detail and HU may be off.")
     if scan.damaged:
         warnings.append(f"{len(scan.damaged)} damaged file(s) in other folders were left out.")
     return {

@@ -24,6 +24,8 @@ _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom", ".dic")
 _CLUTTER = {"thumbs.db", "desktop.ini"}
 #: Objects with pixels that are not images of the patient.
 _NOT_IMAGES = {"SEG", "RTDOSE", "RTIMAGE", "PR", "SR", "KO", "REG", "DOC"}
+#: JPEG baseline and extended, JPEG-LS near-lossless: never without loss.
+_LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _PIXEL_GROUP = 0x7FE0
 #: What may tell apart two images at one place: time points, echoes, energies, b-values, magnitude and phase.
@@ -102,7 +104,7 @@ def scan_folder(folder: Path, progress: Progress) -> Scan:
     """Read the headers of every DICOM image under a folder.
 
     Raises:
-        InputError: no DICOM images there, not even damaged ones.
+        InputError: no DICOM images there, not even damaged ones, or files that may not be read.
     """
     scan, foreign, paths = Scan([], Counter(), []), [], list(_files(folder))
     with warnings.catch_warnings():
@@ -114,6 +116,8 @@ def scan_folder(folder: Path, progress: Progress) -> Scan:
                 scan.headers.extend(_read_file(path, scan.skipped))
             except _NotDicom:
                 foreign.append(path)
+            except PermissionError as error:
+                raise InputError(f"'{path.name}' may not be read by this account; ask for permission.") from error
             except Exception:  # a damaged header may fail in any way inside the parser; it is named, never dropped
                 scan.damaged.append(path)
     _judge_foreign(foreign, scan)
@@ -161,6 +165,12 @@ def _judge_foreign(foreign: list[Path], scan: Scan) -> None:
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     return "" if suffix[1:].isdigit() else suffix  # names like 1.2.840.113 have none
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file begins like DICOM, with or without the preamble."""
+    with open(path, "rb") as file:
+        return _looks_like_dicom(file.read(132))
 
 
 def _looks_like_dicom(start: bytes) -> bool:
@@ -224,7 +234,7 @@ def _headers(dataset: Dataset, path: Path, syntax: str, offset: int, size: int) 
         "samples": int(dataset.get("SamplesPerPixel", 1)),
         "padding": _integer(dataset, "PixelPaddingValue"),
         "transfer_syntax": syntax,
-        "lossy": str(dataset.get("LossyImageCompression", "00")) == "01",
+        "lossy": str(dataset.get("LossyImageCompression", "00")) == "01" or syntax in _LOSSY_SYNTAXES,
         "pixel_offset": offset,
         "file_size": size,
         "instance": _integer(dataset, "InstanceNumber"),

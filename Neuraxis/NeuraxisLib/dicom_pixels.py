@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
 import pydicom
@@ -27,6 +27,9 @@ _RAW_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 #: More of the image than this above _BONE_HU is no patient but a wrong sign bit.
 _PLAUSIBLE_BRIGHT_FRACTION = 0.1
 _BONE_HU = 3500
+#: Every scan of a head has some air around or within it.
+_PLAUSIBLE_AIR_FRACTION = 0.001
+_AIR_BELOW_HU = -200
 
 
 def read_pixels(headers: list[SliceHeader], progress: Progress, name: str) -> tuple[np.ndarray, list[str]]:
@@ -54,8 +57,6 @@ def read_pixels(headers: list[SliceHeader], progress: Progress, name: str) -> tu
         array = _scaled(array, scaling)
     elif any(intercept for _, intercept in scaling):
         array = array.astype(np.int32) + np.array([int(b) for _, b in scaling], dtype=np.int32)[:, None, None]
-    if any(header.lossy for header in headers):
-        notes.append("The images were compressed with loss; fine detail and HU may be off.")
     return array, notes
 
 
@@ -199,14 +200,24 @@ def _scaling(headers: list[SliceHeader]) -> list[tuple[float, float]]:
     return [(1.0 if h.slope is None else h.slope, 0.0 if h.intercept is None else h.intercept) for h in headers]
 
 
+def _check_scaling(headers: list[SliceHeader], name: str) -> None:
+    """A few slices scaled unlike all others are damaged headers; scanners scale all alike or each its own way."""
+    if any(header.slope == 0 for header in headers):
+        raise InputError(f"{name} has a rescale slope of zero; export the series again.")
+    scaling = Counter((header.slope, header.intercept, header.bits_stored) for header in headers)
+    usual, count = scaling.most_common(1)[0]
+    odd = [header for header in headers if (header.slope, header.intercept, header.bits_stored) != usual]
+    if odd and len(odd) <= max(1, count // 10):
+        raise InputError(f"'{odd[0].name}' is scaled unlike the rest of its series; send or export the series again.")
+
+
 def _scaled(array: np.ndarray, scaling: list[tuple[float, float]]) -> np.ndarray:
     slopes, intercepts = np.array(scaling, dtype=np.float32).T
     return array * slopes[:, None, None] + intercepts[:, None, None]
 
 
 def _to_hu(array, headers, scaling, whole: bool, name: str, notes: list[str]) -> np.ndarray:
-    if any(header.slope == 0 for header in headers):
-        raise InputError(f"{name} has a rescale slope of zero; export the series again.")
+    _check_scaling(headers, name)
     if any(header.intercept is None for header in headers) and not _is_plainly_hu(array):
         raise InputError(f"{name} does not say how its values become HU (no rescale intercept); export it again.")
     padded = 0
@@ -223,13 +234,21 @@ def _to_hu(array, headers, scaling, whole: bool, name: str, notes: list[str]) ->
         padded += low
     if padded:
         notes.append(f"{100 * padded / hu.size:.1f} % of the voxels lie outside the field of view and were set to air.")
-    bright = float(np.mean(hu[:, ::4, ::4] > _BONE_HU))
-    if bright > _PLAUSIBLE_BRIGHT_FRACTION:
-        raise InputError(
-            f"{name} has implausible HU: {100 * bright:.0f} % of the voxels are above {_BONE_HU} (wrong sign bit or "
-            "rescale); export it again."
-        )
+    _check_hu(hu, name)
     return hu
+
+
+def _check_hu(hu: np.ndarray, name: str) -> None:
+    """Refuse values that no head in air gives: a wrong sign bit, a lost rescale, a stored display window."""
+    sample = hu[:, ::4, ::4]
+    bright, air = float(np.mean(sample > _BONE_HU)), float(np.mean(sample < _AIR_BELOW_HU))
+    if bright > _PLAUSIBLE_BRIGHT_FRACTION:
+        fault = f"{100 * bright:.0f} % of the voxels are above {_BONE_HU} (wrong sign bit or rescale)"
+    elif air < _PLAUSIBLE_AIR_FRACTION:
+        fault = "there is no air in view (wrong rescale, or values cut to a display window)"
+    else:
+        return
+    raise InputError(f"{name} has implausible HU: {fault}; export the original series again.")
 
 
 def _plane_to_hu(plane: np.ndarray, slope: float, intercept: float, dtype: np.dtype) -> np.ndarray:
@@ -262,9 +281,3 @@ def _is_plainly_hu(array: np.ndarray) -> bool:
     air = np.mean((sample > -1100) & (sample < -900))
     tissue = np.mean((sample > -150) & (sample < 150))
     return bool(air > 0.02 and tissue > 0.02 and np.mean(sample > _BONE_HU) < 0.01)
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Whether a file carries the DICOM mark."""
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"

@@ -70,7 +70,7 @@ def read_volume(
         else:
             from NeuraxisLib.dicom import read_series
 
-            return read_series(path, series, allow_gaps=allow_gaps, progress=progress)
+            volume = read_series(path, series, allow_gaps=allow_gaps, progress=progress)
     except PermissionError as error:
         raise InputError(f"'{path.name}' may not be read by this account; ask for permission or copy it.") from error
     except OSError as error:
