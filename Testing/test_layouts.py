@@ -102,3 +102,14 @@ def test_wheel_works_where_it_is_unpacked(wheel, tmp_path):
     check_probe(tmp_path)
     entry = next(tmp_path.glob("*.dist-info/entry_points.txt")).read_text()
     assert "neuraxis = NeuraxisLib.cli:main" in entry
+
+
+@pytest.mark.slow
+def test_slicer_layout_segments_the_bundled_scan(slicer_folder, tmp_path):
+    """The whole job with what CMake installs: bundled scan, bundled model, result folder and report."""
+    scan = slicer_folder / "HemorrhageSegLib" / "Resources" / "SampleData" / "head_ct_hemorrhage.nrrd"
+    task = ("hemorrhage", str(scan), str(tmp_path / "out"), "--device", "cpu")
+    done = run(slicer_folder, "-m", "NeuraxisLib.cli", *task)
+    assert done.returncode == 0, done.stderr
+    assert "Total volume" in done.stdout
+    assert {"report.html", "result.json", "labels.seg.nrrd"} <= {path.name for path in (tmp_path / "out").iterdir()}
