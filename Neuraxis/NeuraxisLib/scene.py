@@ -145,28 +145,24 @@ def show_result(
         GeometryError: a map or the label map does not have the source's shape.
     """
     _check_shapes(result, source)
-    slicer.mrmlScene.StartState(slicer.mrmlScene.BatchProcessState)
-    try:
-        shown, earlier = SceneResult(), result_nodes(source, result.task)
-        if result.labels is not None:
-            table = label_table or LabelTable.read(get_task(result.task).resources / "labels.csv")
-            shown.segmentation = _result_node(source, result.task, "labels", "vtkMRMLSegmentationNode", "segmentation")
-            _fill_segmentation(shown.segmentation, result, source, table)
-        for name, scalar_map in result.maps.items():
-            node = _result_node(source, result.task, f"map {name}", "vtkMRMLScalarVolumeNode", scalar_map.title)
-            _fill_map(node, scalar_map, source)
-            shown.maps[name] = node
-        tables = {"measurements": _measurement_table(result.measurements), **result.tables}
-        for name, table in tables.items():
-            node = _result_node(source, result.task, f"table {name}", "vtkMRMLTableNode", table.title)
-            _fill_table(node, table)
-            shown.tables[name] = node
-        kept = [shown.segmentation, *shown.maps.values(), *shown.tables.values()]
-        for node in earlier.values():
-            if node not in kept:
-                slicer.mrmlScene.RemoveNode(node)
-    finally:
-        slicer.mrmlScene.EndState(slicer.mrmlScene.BatchProcessState)
+    shown, earlier = SceneResult(), result_nodes(source, result.task)
+    if result.labels is not None:
+        table = label_table or LabelTable.read(get_task(result.task).resources / "labels.csv")
+        shown.segmentation = _result_node(source, result.task, "labels", "vtkMRMLSegmentationNode", "segmentation")
+        _fill_segmentation(shown.segmentation, result, source, table)
+    for name, scalar_map in result.maps.items():
+        node = _result_node(source, result.task, f"map {name}", "vtkMRMLScalarVolumeNode", scalar_map.title)
+        _fill_map(node, scalar_map, source)
+        shown.maps[name] = node
+    tables = {"measurements": _measurement_table(result.measurements), **result.tables}
+    for name, table in tables.items():
+        node = _result_node(source, result.task, f"table {name}", "vtkMRMLTableNode", table.title)
+        _fill_table(node, table)
+        shown.tables[name] = node
+    kept = [shown.segmentation, *shown.maps.values(), *shown.tables.values()]
+    for node in earlier.values():
+        if node not in kept:
+            slicer.mrmlScene.RemoveNode(node)
     for node in filter(None, kept):
         _file_under_study_of(source, node)
     return shown
@@ -234,7 +230,7 @@ def _file_under_study_of(source, node) -> None:
 def _fill_segmentation(node, result: Result, source, table: LabelTable) -> None:
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
-        node.GetDisplayNode().SetOpacity2DFill(0.3)  # the image and the overlay stay readable under it
+        node.GetDisplayNode().SetOpacity2DFill(0.35)  # the image and the overlay stay readable under it
     segmentation = node.GetSegmentation()
     segmentation.RemoveAllSegments()
     node.RemoveClosedSurfaceRepresentation()
@@ -347,11 +343,14 @@ def overlay(node: slicer.vtkMRMLVolumeNode | None, opacity: float) -> None:
 
 
 def _measurement_table(measurements: list[Measurement]) -> Table:
+    several = len({m.segment for m in measurements if m.segment}) > 1
     rows = []
     for m in measurements:
-        name = f"{m.segment}: {m.name}" if m.segment else m.name
+        name = f"{m.segment}: {m.name}" if m.segment and several else m.name
+        counted = m.unit in ("", "slices") and m.value is not None and float(m.value).is_integer()
+        value = str(int(m.value)) if counted else _number(m.value)
         interval = "" if m.interval is None else f"{_number(m.interval[0])} to {_number(m.interval[1])}"
-        rows.append((name, _number(m.value), m.unit, interval, m.note))
+        rows.append((name, value, m.unit, interval, m.note))
     heads = (("Measurement", ""), ("Value", ""), ("Unit", ""), ("Interval", ""), ("Note", ""))
     return Table("Measurements", heads, tuple(rows))
 

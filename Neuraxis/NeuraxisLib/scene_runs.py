@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from NeuraxisLib import result_folder, scene
 from NeuraxisLib.errors import CancelledError, InputError, NeuraxisError
+
+#: Attribute of a result's measurement table that tells which run made it.
+RUN_ATTRIBUTE = "Neuraxis.Run"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class SceneRuns:
     def __init__(self, task: str, input_name: str, make_client: Callable[[], Any]):
         self._task, self._input, self._make_client = task, input_name, make_client
         self._client: Any = None
-        self._shown: dict[str, Any] = {}  # id of the source node -> handle whose folder holds its result
+        self._handles: dict[str, Any] = {}  # mark on the result nodes -> handle whose folder holds their files
 
     @property
     def client(self) -> Any:
@@ -135,23 +139,30 @@ class SceneRuns:
         if self._client is not None:
             self._client.stop()
         self._client = None
-        self._shown.clear()
+        self._handles.clear()
 
     def result_folder(self, node: Any) -> Path | None:
         """Folder with the newest result of a volume; None if it was not computed in this session."""
-        handle = self._shown.get(node.GetID() if node is not None else None)
+        handle = self._handles.get(self._mark(node))
         folder = handle.result_folder if handle is not None else None
         return folder if folder is not None and folder.is_dir() else None
+
+    def _mark(self, node: Any) -> str:
+        """What marks the result of a volume: unlike node ids, it is never given again after a scene was closed."""
+        table = scene.result_nodes(node, self._task).get("table measurements")
+        return (table.GetAttribute(RUN_ATTRIBUTE) or "") if table is not None else ""
 
     def _show(self, node: Any, handle: Any) -> scene.SceneResult:
         if node.GetScene() is None:
             self.client.release(handle)
             raise InputError("The volume was removed while it was being computed, so its result was dropped.")
-        shown = scene.show_result(result_folder.read_result(handle.result_folder), node)
-        earlier = self._shown.pop(node.GetID(), None)
-        if earlier is not None:
-            self.client.release(earlier)
-        self._shown[node.GetID()] = handle
+        result, earlier = result_folder.read_result(handle.result_folder), self._mark(node)
+        shown = scene.show_result(result, node)
+        if earlier in self._handles:
+            self.client.release(self._handles.pop(earlier))
+        mark = uuid.uuid4().hex
+        shown.tables["measurements"].SetAttribute(RUN_ATTRIBUTE, mark)
+        self._handles[mark] = handle
         return shown
 
 

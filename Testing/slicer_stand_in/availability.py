@@ -14,9 +14,14 @@ ENVIRONMENT = {
     "QT_QPA_PLATFORM": "offscreen",
     "PYSIDE6_OPTION_PYTHON_ENUM": "2",
 }
-_PROBE = (
-    "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(1); w.SetSize(8, 8);"
-    "w.AddRenderer(vtk.vtkRenderer()); w.Render(); assert w.GetClassName() == 'vtkOSOpenGLRenderWindow'"
+_PROBES = (
+    (
+        "import vtkmodules.vtkRenderingOpenGL2; from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow;"
+        "w = vtkRenderWindow(); w.SetOffScreenRendering(1); w.SetSize(8, 8); w.AddRenderer(vtkRenderer());"
+        "w.Render(); assert w.GetClassName() == 'vtkOSOpenGLRenderWindow'",
+        "VTK finds no software renderer; install libosmesa6",
+    ),
+    ("from PySide6 import QtWidgets; QtWidgets.QApplication([])", "Qt does not start; install libegl1"),
 )
 
 
@@ -30,10 +35,7 @@ def why_missing() -> str:
         if importlib.util.find_spec(package) is None:
             return f"{distribution} is not installed; 'pip install slicer-core PySide6-Essentials' brings both."
     environment = {**os.environ, **ENVIRONMENT}
-    for code, remedy in (
-        (_PROBE, "no software renderer was found; install libosmesa6"),
-        ("from PySide6 import QtWidgets; QtWidgets.QApplication([])", "Qt does not start; install libegl1"),
-    ):
+    for code, remedy in _PROBES:
         probe = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
         if probe.returncode:
             return f"The Slicer stand-in cannot run here: {remedy} (exit {probe.returncode})."

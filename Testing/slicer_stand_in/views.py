@@ -123,6 +123,7 @@ class ThreeDView(_View):
         return self._node
 
     def resetFocalPoint(self) -> None:
+        self.window.Render()  # the displayable managers add what was shown since the last picture
         self.renderer.ResetCamera()
 
 
