@@ -3,7 +3,6 @@
 import logging
 import shutil
 import unittest
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -52,12 +51,11 @@ def registerSampleData():
     from HemorrhageSegLib.task import TASK
 
     file = TASK.resources / "SampleData" / "head_ct_hemorrhage.nrrd"
-    icon = Path(__file__).parent / "Resources" / "Icons" / "HemorrhageSeg.png"
     if file.is_file():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category="Neuraxis",
             sampleName="HeadCTHemorrhage",
-            thumbnailFileName=str(icon),
+            thumbnailFileName=str(Path(__file__).parent / "Resources" / "Icons" / "HemorrhageSeg.png"),
             uris=file.as_uri(),
             fileNames=file.name,
             nodeNames="HeadCTHemorrhage",
@@ -95,8 +93,6 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._run = None
         self._results = self._models = None
 
-    # -- life -----------------------------------------------------------------------------------------------------
-
     def setup(self):
         """Build the panel."""
         ScriptedLoadableModuleWidget.setup(self)
@@ -125,15 +121,12 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def _connectButtons(self):
-        for button, slot in (
-            (self.ui.applyButton, self.onApply),
-            (self.ui.cancelButton, self.onCancel),
-            (self.ui.nextSliceButton, self.onNextSlice),
-            (self.ui.saveReportButton, self.onSaveReport),
-            (self.ui.openFolderButton, self.onOpenFolder),
-            (self.ui.installButton, self.onInstall),
-        ):
-            button.connect("clicked(bool)", slot)
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.nextSliceButton.connect("clicked(bool)", self.onNextSlice)
+        self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReport)
+        self.ui.openFolderButton.connect("clicked(bool)", self.onOpenFolder)
+        self.ui.installButton.connect("clicked(bool)", self.onInstall)
         self.ui.show3DButton.connect("toggled(bool)", self.onShow3D)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
@@ -182,19 +175,13 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Connect the widgets to a parameter node, or to none."""
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
         self._parameterNode = parameterNode
         if parameterNode is not None:
             self._guiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
 
-    def onParameterNodeModified(self, caller=None, event=None):
-        """Something in the parameter node changed, by the user, by a script or by a loaded scene."""
-        self.refresh()
-
-    # -- showing --------------------------------------------------------------------------------------------------
-
-    def refresh(self):
+    def refresh(self, caller=None, event=None):
         """Make the panel and the views say what the parameter node and the scene hold."""
         if self._parameterNode is None:
             return
@@ -228,8 +215,6 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _say(self, message):
         self.ui.statusLabel.text = message
         slicer.util.showStatusMessage(message, 5000)
-
-    # -- what the user does ---------------------------------------------------------------------------------------
 
     def onModelChosen(self, index=None):
         """Another model was picked."""
@@ -367,11 +352,7 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
         modelName: str | None = None,
         device: str = "auto",
         wait: bool = True,
-        onProgress: Callable[[float, str], None] | None = None,
-        onDone: Callable | None = None,
-        onFailed: Callable[[Exception], None] | None = None,
-        onCancelled: Callable[[], None] | None = None,
-        **options,
+        **optionsAndCallbacks,
     ):
         """Segment and measure the hemorrhage in a head CT; an earlier result of that volume is replaced.
 
@@ -380,12 +361,12 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
         :param wait: return when it is done, with the nodes (``.segmentation``, ``.maps``, ``.tables``); otherwise
             return a handle at once, call :meth:`poll` now and then, and one of onDone(nodes), onFailed(error),
             onCancelled() follows
-        :param options: options of the task, such as ``threshold=0.4``
+        :param optionsAndCallbacks: onProgress(fraction, stage) and the three above; options of the task, such as
+            ``threshold=0.4``
         :raises NeuraxisLib.errors.NeuraxisError: one sentence on what is wrong and what to do
         """
-        return self._runs.process(
-            volumeNode, modelName or "", device, options, wait, onProgress, onDone, onFailed, onCancelled
-        )
+        callbacks = [optionsAndCallbacks.pop(f"on{event}", None) for event in ("Progress", "Done", "Failed", "Cancelled")]
+        return self._runs.process(volumeNode, modelName or "", device, optionsAndCallbacks, wait, *callbacks)
 
     def processFolder(self, files, outputFolder, modelName=None, device="auto", onProgress=None, **options):
         """Process files (or DICOM folders) into one result folder each; a bad case does not stop the rest.
@@ -433,12 +414,9 @@ class HemorrhageSegTest(ScriptedLoadableModuleTest):
     """Runs in Slicer: the real job on the bundled scan, or a message on what it would need."""
 
     def setUp(self):
-        """Start from an empty scene."""
+        """Start from an empty scene, and leave one."""
         slicer.mrmlScene.Clear()
-
-    def tearDown(self):
-        """Leave an empty scene."""
-        slicer.mrmlScene.Clear()
+        self.addCleanup(slicer.mrmlScene.Clear)
 
     def runTest(self):
         """All tests, for Reload and Test."""
@@ -447,8 +425,7 @@ class HemorrhageSegTest(ScriptedLoadableModuleTest):
             self.test_bundledScan()
         except unittest.SkipTest as reason:
             self.delayDisplay(f"Skipped: {reason}")
-        finally:
-            self.tearDown()
+        self.doCleanups()
 
     def test_bundledScan(self):
         """The bundled scan gives a segmentation on its grid and a volume with an interval."""
