@@ -365,7 +365,8 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
             ``threshold=0.4``
         :raises NeuraxisLib.errors.NeuraxisError: one sentence on what is wrong and what to do
         """
-        callbacks = [optionsAndCallbacks.pop(f"on{event}", None) for event in ("Progress", "Done", "Failed", "Cancelled")]
+        events = ("onProgress", "onDone", "onFailed", "onCancelled")
+        callbacks = [optionsAndCallbacks.pop(event, None) for event in events]
         return self._runs.process(volumeNode, modelName or "", device, optionsAndCallbacks, wait, *callbacks)
 
     def processFolder(self, files, outputFolder, modelName=None, device="auto", onProgress=None, **options):
