@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from NeuraxisLib.volume import Volume
 from Training.simulation.bleeds import Anatomy
-from Training.simulation.fields import blur_mm, smooth_field
+from Training.simulation.fields import blur_mm, bounding_box, depth_voxels, smooth_field
 
 # Label values of the whole-head maps (brain: FreeSurfer's; 500 and above: outside the brain).
 VENTRICLES = (4, 5, 14, 15, 43, 44)
@@ -66,15 +66,28 @@ def _ventricles(dark: np.ndarray, depth: np.ndarray, spacing_mm: tuple[float, ..
 
 def of_label_map(labels: np.ndarray) -> Anatomy:
     """Anatomy of a 1 mm whole-head label map, (k, j, i) axial."""
-    inside = ndimage.binary_closing((labels > 0) & (labels < 500), iterations=2) | (labels == VEIN)
-    inside = ndimage.binary_fill_holes(inside) & ~np.isin(labels, SKULL)
-    parts, count = ndimage.label(inside)
-    if count > 1:
-        inside = parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1
-    depth = ndimage.distance_transform_edt(inside).astype(np.float32)
+    box = bounding_box(((labels > 0) & (labels < 500)) | (labels == VEIN), margin=5)
+    inside, depth = np.zeros(labels.shape, bool), np.zeros(labels.shape, np.float32)
+    inside[box] = _intracranial(labels[box])
+    depth[box] = depth_voxels(inside[box])
     ventricles = np.isin(labels, VENTRICLES + CHOROID) & inside
     csf = np.isin(labels, CSF) & inside
     return Anatomy((1.0, 1.0, 1.0), inside, depth, ventricles, csf, _midline(inside, (1.0, 1.0, 1.0)))
+
+
+def _intracranial(labels: np.ndarray) -> np.ndarray:
+    """Everything inside the skull: the brain's labels closed and filled, in one part."""
+    inside = ndimage.binary_closing((labels > 0) & (labels < 500), iterations=2) | (labels == VEIN)
+    inside = ndimage.binary_fill_holes(inside) & ~np.isin(labels, SKULL)
+    return largest_part(inside)
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """The largest connected part of a mask."""
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
 
 
 def _midline(inside: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:

@@ -103,7 +103,8 @@ class HeadSources:
     def synthetic(self, rng: np.random.Generator) -> SimulatedHead:
         """A head made from a label map."""
         volume, _ = read_volume(self.maps[rng.integers(len(self.maps))]).axial()
-        return synthesise(np.rint(volume.array).astype(np.int16), rng)
+        labels = volume.array if volume.array.dtype.kind in "iu" else np.rint(volume.array)
+        return synthesise(labels.astype(np.int16), rng)
 
     def real_with_labels(self, name: str) -> tuple[SimulatedHead, np.ndarray]:
         """A real CT as it is, with its slice labels (K,); no truth. Slice indices count from the file's first."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from Training.simulation.fields import blur_mm, coordinates_mm, random_rotation, smooth_field
+from Training.simulation.fields import blur_mm, bounding_box, coordinates_mm, random_rotation, smooth_field
 
 #: Truth values by kind.
 KINDS = {"intraparenchymal": 1, "intraventricular": 2, "subdural": 3, "epidural": 4, "subarachnoid": 5}
@@ -48,7 +48,10 @@ class Anatomy:
 
     def wall_depth_mm(self, box: tuple[slice, slice, slice]) -> np.ndarray:
         """Depth under the convexity inside a box: the skull base counts as far, the vault as near."""
-        in_plane = np.stack([ndimage.distance_transform_edt(part, sampling=self.spacing_mm[1:]) for part in self.inside[box[0]]])
+        in_plane = np.zeros((box[0].stop - box[0].start, *self.inside.shape[1:]))
+        for depth, part in zip(in_plane, self.inside[box[0]]):
+            around = bounding_box(part, margin=1)
+            depth[around] = ndimage.distance_transform_edt(part[around], sampling=self.spacing_mm[1:])
         return np.maximum(self.depth_mm[box], 0.6 * in_plane[(slice(None), *box[1:])]).astype(np.float32)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from NeuraxisLib.volume import Volume
 from Training.simulation import anatomy as anatomies
@@ -118,11 +117,3 @@ def _head(volume: Volume, truth: np.ndarray, brain: np.ndarray) -> SimulatedHead
     voxel = volume.voxel_volumes_ml[:, None, None]
     volumes = {kind: float(((truth == value) * voxel).sum()) for kind, value in KINDS.items()}
     return SimulatedHead(volume, truth, brain, {kind: ml for kind, ml in volumes.items() if ml > 0})
-
-
-def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part of a mask."""
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    return labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1

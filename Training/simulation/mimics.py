@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from Training.simulation import anatomy as anatomies
 from Training.simulation.bleeds import Anatomy
-from Training.simulation.fields import coordinates_mm, smooth_field
+from Training.simulation.fields import bounding_box, coordinates_mm, smooth_field
 
 
 def add_to_synthetic(image: np.ndarray, labels: np.ndarray, anatomy: Anatomy, rng: np.random.Generator) -> None:
@@ -28,7 +28,7 @@ def add_to_synthetic(image: np.ndarray, labels: np.ndarray, anatomy: Anatomy, rn
 
 
 def add_to_real(image: np.ndarray, anatomy: Anatomy, fine: int, rng: np.random.Generator) -> None:
-    """Add calcifications and now and then a catheter to a real CT (HU, source slices), in place."""
+    """Add up to three small calcifications to a real CT (HU, source slices), in place."""
     inside = anatomy.inside[fine // 2 :: fine][: len(image)]
     depth = anatomy.depth_mm[fine // 2 :: fine][: len(image)]
     spacing = (anatomy.spacing_mm[0] * fine, *anatomy.spacing_mm[1:])
@@ -85,9 +85,11 @@ def _dural_sheets(image: np.ndarray, labels: np.ndarray, anatomy: Anatomy, rng: 
     falx = anatomy.inside & (side < rng.uniform(0.5, 1.6)) & (labels == 24) & (anatomy.depth_mm < rng.uniform(15, 45))
     hu = rng.uniform(40, 62)
     image[falx] = hu
-    cerebrum = ndimage.binary_dilation(np.isin(labels, anatomies.CEREBRUM), iterations=3)
-    cerebellum = ndimage.binary_dilation(np.isin(labels, anatomies.CEREBELLUM), iterations=3)
-    image[cerebrum & cerebellum & np.isin(labels, (24, 0)) & anatomy.inside] = hu
+    cerebellum = np.isin(labels, anatomies.CEREBELLUM)
+    box = bounding_box(cerebellum, margin=6)
+    cerebrum = ndimage.binary_dilation(np.isin(labels[box], anatomies.CEREBRUM), iterations=3)
+    between = cerebrum & ndimage.binary_dilation(cerebellum[box], iterations=3)
+    image[box][between & np.isin(labels[box], (24, 0)) & anatomy.inside[box]] = hu
 
 
 def _surgery(image: np.ndarray, labels: np.ndarray, anatomy: Anatomy, rng: np.random.Generator) -> None:

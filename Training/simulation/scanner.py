@@ -40,8 +40,9 @@ def scan(
     ct += _noise(ct.shape, pixel, thickness, rng) * (ct > -950)
     _couch(ct, pixel, rng)
     low, high = (-1024, 3071) if rng.random() < 0.8 else (-1000, rng.uniform(300, 2300))
+    # Tilted slices rise toward the back of the head, while the couch moves straight up: the matrix is sheared.
     matrix = np.diag([-pixel, -pixel, thickness, 1.0])
-    matrix[1, 2] = thickness * np.tan(tilt)
+    matrix[2, 1] = pixel * np.tan(tilt)
     return Volume(np.rint(np.clip(ct, low, high)).astype(np.int16), matrix, "HU", meta={"modality": "CT"}), truth, brain
 
 
@@ -59,17 +60,29 @@ class _Sampler:
         self.rows, self.columns = ((np.arange(side) - (side - 1) / 2) * pixel + (n - 1) / 2 for n in shape[1:])
 
     def _slice(self, array: np.ndarray, z: float, order: int, cval: float) -> np.ndarray:
-        rows = self.rows[:, None]
-        at_z = z + (rows - self.rows.mean()) * self.tan
-        coordinates = np.broadcast_arrays(at_z, rows, self.columns[None])
-        return ndimage.map_coordinates(array, coordinates, order=order, mode="constant", cval=cval, prefilter=False)
+        """One thin slice through ``array`` at height ``z`` (at the middle row, if tilted)."""
+        out = np.full((len(self.rows), len(self.columns)), cval, array.dtype)
+        rows, columns = self._within(self.rows, array.shape[1]), self._within(self.columns, array.shape[2])
+        at_z = z + (self.rows[rows, None] - self.rows.mean()) * self.tan
+        coordinates = np.broadcast_arrays(at_z, self.rows[rows, None], self.columns[None, columns])
+        out[rows, columns] = ndimage.map_coordinates(
+            array, coordinates, order=order, mode="constant", cval=cval, prefilter=False
+        )
+        return out
+
+    @staticmethod
+    def _within(positions: np.ndarray, count: int) -> slice:
+        """The run of positions that fall on an axis of ``count`` voxels."""
+        used = np.flatnonzero((positions >= 0) & (positions <= count - 1))
+        return slice(used[0], used[-1] + 1)
 
     def __call__(self, array: np.ndarray, cval: float) -> np.ndarray:
         """Slices (n, rows, columns) float32, each the mean over its thickness."""
-        part = (np.arange(self.fine) + 0.5) / self.fine - 0.5
-        return np.stack([
-            np.mean([self._slice(array, z + self.thickness * p, 1, cval) for p in part], axis=0) for z in self.centres
-        ]).astype(np.float32)
+        if not array.any():  # a head without blood
+            return np.full((self.count, len(self.rows), len(self.columns)), cval, np.float32)
+        heights = self.thickness * ((np.arange(self.fine) + 0.5) / self.fine - 0.5)
+        slices = (np.mean([self._slice(array, z + dz, 1, cval) for dz in heights], axis=0) for z in self.centres)
+        return np.stack(list(slices)).astype(np.float32)
 
     def nearest(self, array: np.ndarray) -> np.ndarray:
         """Slices of whole numbers, the value at each slice's centre."""
