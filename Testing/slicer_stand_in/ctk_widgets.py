@@ -48,6 +48,12 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         inner = self.layout().minimumSize() if self.layout() and not self._is_collapsed else QtCore.QSize(0, 0)
         return QtCore.QSize(inner.width(), max(inner.height(), self._HEADER))
 
+    def hasHeightForWidth(self) -> bool:
+        return self.layout() is not None and not self._is_collapsed and self.layout().hasHeightForWidth()
+
+    def heightForWidth(self, width: int) -> int:
+        return max(self.layout().totalHeightForWidth(width), self._HEADER)
+
     def hitButton(self, point) -> bool:
         return point.y() < self._HEADER
 
