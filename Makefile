@@ -36,7 +36,7 @@ lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 
 benchmark: $(VENV)/.ready-test
-	$(BIN)/python Testing/benchmarks/hemorrhage.py
+	$(BIN)/python Testing/benchmarks/benchmark_inference.py
 
 screenshots: $(VENV)/.ready-test
 	$(BIN)/python Testing/screenshots.py
