@@ -7,6 +7,7 @@ unevenly spaced series shows the same anatomy. Patient fields hold a canary that
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,28 @@ def save(images: list[Dataset], folder: Path) -> Path:
     for index, dataset in enumerate(images, start=start):
         dataset.save_as(folder / f"{index:04d}.dcm", enforce_file_format=True)
     return folder
+
+
+def change(folder: Path, index: int | None = None, **elements) -> Path:
+    """Set elements in one file of a folder (or in all); None deletes the element."""
+    paths = sorted(folder.glob("*.dcm"))
+    for path in paths if index is None else [paths[index]]:
+        dataset = dcmread(path)
+        for word, value in elements.items():
+            if value is None:
+                del dataset[word]
+            else:
+                setattr(dataset, word, value)
+        dataset.save_as(path)
+    return folder
+
+
+def one_sentence(error) -> str:
+    """The message of a caught error, once it is sure that it is one sentence and names neither patient nor folder."""
+    text = str(error.value)
+    assert text.endswith(".") and "\n" not in text and ". " not in text
+    assert CANARY not in text and os.sep not in text
+    return text
 
 
 # -- the faulty and the odd series -------------------------------------------------------------------------------
@@ -295,8 +318,8 @@ def oblique_head(folder: Path) -> Path:
     return save(series(rotation=about_z @ about_y @ about_x), folder)
 
 
-def enhanced(folder: Path, heights_mm=None) -> Path:
-    """The same scan as one enhanced multi-frame CT file."""
+def enhanced(folder: Path, heights_mm=None, compress: bool = False) -> Path:
+    """The same scan as one enhanced multi-frame CT file, RLE compressed on request."""
     images = series(heights_mm)
     dataset = copy.deepcopy(images[0])
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2.1")
@@ -315,6 +338,8 @@ def enhanced(folder: Path, heights_mm=None) -> Path:
         _item(PlanePositionSequence=_item(ImagePositionPatient=one.ImagePositionPatient)) for one in images
     )
     dataset.PixelData = b"".join(one.PixelData for one in images)
+    if compress:
+        dataset.compress(RLELossless)
     return save([dataset], folder)
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import struct
 import warnings
 from collections import Counter
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.config import IGNORE
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from NeuraxisLib.dicom_headers import SliceHeader
@@ -51,6 +54,7 @@ def read_pixels(headers: list[SliceHeader], progress: Progress, name: str) -> tu
     for k, header in enumerate(headers):
         progress(k / len(headers), "Reading DICOM slices")
         read_stored(header, array[k])
+    _decode_file.cache_clear()
     if first.modality == "CT":
         array = _to_hu(array, headers, scaling, whole, name, notes)
     elif not whole:
@@ -129,19 +133,23 @@ def _drop_unused_bits(header: SliceHeader, plane: np.ndarray) -> None:
 
 def _decode(header: SliceHeader) -> np.ndarray:
     """Stored values of a compressed, deflated or big-endian image."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            dataset = pydicom.dcmread(header.path)
-            pixels = dataset.pixel_array
-        except Exception as error:
-            pixels = _decode_with_itk(header)
-            if pixels is None:
-                raise _decoding_error(header) from error
-    pixels = pixels[header.frame] if header.frames > 1 else pixels
+    try:
+        frames = _decode_file(header.path)
+        pixels = frames[header.frame] if header.frames > 1 else frames
+    except Exception as error:  # damaged streams fail in many ways, inside several decoders
+        pixels = _decode_with_itk(header)
+        if pixels is None:
+            raise _decoding_error(header) from error
     if pixels.shape != (header.rows, header.columns):
         raise InputError(f"'{header.name}' is damaged: its pixels are not the size its header says.")
     return pixels
+
+
+@lru_cache(maxsize=1)  # the frames of a multi-frame file come one by one, but are decoded at once
+def _decode_file(path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pydicom.dcmread(path, force=True).pixel_array
 
 
 def _decode_with_itk(header: SliceHeader) -> np.ndarray | None:
@@ -159,8 +167,12 @@ def _decode_with_itk(header: SliceHeader) -> np.ndarray | None:
 
 
 def _decoding_error(header: SliceHeader) -> InputError | DependencyError:
-    syntax = UID(header.transfer_syntax)
-    if syntax == DeflatedExplicitVRLittleEndian or _has_decoder(syntax):
+    syntax = UID(header.transfer_syntax, IGNORE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        known = syntax.type == "Transfer Syntax"
+        damaged = not known or syntax == DeflatedExplicitVRLittleEndian or _has_decoder(syntax)
+    if damaged:
         return InputError(f"'{header.path.name}' is damaged: its pixels cannot be decoded; send the series again.")
     return DependencyError(
         f"'{header.path.name}' is compressed as '{syntax.name}', for which no decoder is installed; install the Python "

@@ -142,8 +142,12 @@ def test_the_qform_serves_alone(left_handed, tmp_path):
 
 
 def test_metres_and_microns_become_mm(tmp_path):
-    path = nifti(tmp_path / "a.nii", lambda header: (pack("12f", 280, *(matrix()[:3] / 1000).ravel())(header),
-                                                     pack("2h", 252, 0, 1)(header), pack("b", 123, 1)(header)))  # fmt: skip
+    def in_metres(header):
+        pack("12f", 280, *(matrix()[:3] / 1000).ravel())(header)
+        pack("2h", 252, 0, 1)(header)
+        pack("b", 123, 1)(header)
+
+    path = nifti(tmp_path / "a.nii", in_metres)
     np.testing.assert_allclose(read_volume(path).ijk_to_ras, matrix(), rtol=1e-4, atol=1e-4)
 
 
