@@ -6,6 +6,7 @@ reader); everything else goes through pydicom's decoders, then ITK's.
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 from collections import Counter
@@ -170,7 +171,7 @@ def _decoding_error(header: SliceHeader) -> InputError | DependencyError:
     syntax = UID(header.transfer_syntax, IGNORE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        known = syntax.type == "Transfer Syntax"
+        known = re.fullmatch(r"1\.2\.840\.10008\.1\.2(\.\d+)*", syntax)  # newer than pydicom's list, perhaps
         damaged = not known or syntax == DeflatedExplicitVRLittleEndian or _has_decoder(syntax)
     if damaged:
         return InputError(f"'{header.path.name}' is damaged: its pixels cannot be decoded; send the series again.")
