@@ -33,6 +33,10 @@ MAP_STEP = 1 / 1024
 #: Below this confidence of the brain extraction a reader is warned; far below it the scan is refused.
 SURE_BRAIN = 0.6
 KEY_SLICES = 5
+#: Clotted blood stays below about 100 HU; what is denser is bone or calcium.
+DENSEST_BLOOD_HU = 100.0
+#: Blur before a voxel's density is judged, so that noise alone does not exclude it.
+DENSITY_BLUR_MM = 0.8
 
 
 @dataclass
@@ -65,7 +69,7 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
         GeometryError: the grid cannot be measured on.
         ModelError: the model file does not hold what its header says.
     """
-    source, clock = inputs["ct"], _Clock()
+    source, clock = replace(inputs["ct"], unit="HU"), _Clock()
     preprocessing = SlicePreprocessing.from_dict(model.header["preprocessing"])
     progress(0.0, "Finding the brain")
     with clock.stage("brain"):
@@ -84,7 +88,7 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
         on_grid = _predict(predictor, slabs, centres, preprocessing, model, progress.part(0.2, 0.8))
     progress(0.8, "Measuring")
     with clock.stage("measures"):
-        probability = _to_source(on_grid, grid, brain, options)
+        probability = _to_source(on_grid, grid, searched_space(axial, brain.mask), options)
         findings = measure_hemorrhage(axial, probability, brain.mask, *_rules(model, options))
         if options.legacy_fixed_dpi_volume:
             findings.measurements.append(legacy.fixed_dpi_measurement(on_grid))
@@ -128,14 +132,31 @@ def _predict(
     return probability
 
 
-def _to_source(on_grid: np.ndarray, grid: SliceGrid, brain: BrainMask, options: HemorrhageOptions) -> np.ndarray:
-    """Probability (k, j, i) on the axial source grid, within the brain, in steps of MAP_STEP."""
+def searched_space(axial: Volume, brain: np.ndarray) -> np.ndarray:
+    """Bool (k, j, i): the intracranial space without what is too dense to be blood (bone spurs, calcifications).
+
+    Args:
+        axial: CT in HU with axial slices.
+        brain: bool (k, j, i), intracranial space.
+    """
+    from scipy import ndimage
+
+    box = ndimage.find_objects(brain.astype(np.uint8))[0]
+    sigma = [0.0, DENSITY_BLUR_MM / axial.spacing_mm[1], DENSITY_BLUR_MM / axial.spacing_mm[0]]
+    density = np.clip(axial.array[box], -100, 300).astype(np.float32)
+    space = np.zeros_like(brain)
+    space[box] = brain[box] & (ndimage.gaussian_filter(density, sigma, truncate=3.0) < DENSEST_BLOOD_HU)
+    return space
+
+
+def _to_source(on_grid: np.ndarray, grid: SliceGrid, space: np.ndarray, options: HemorrhageOptions) -> np.ndarray:
+    """Probability (k, j, i) on the axial source grid, within the searched space, in steps of MAP_STEP."""
     if options.legacy_stretched_sheet:
         on_grid = legacy.stretch(on_grid)
     if options.legacy_mask_threshold:
         on_grid = legacy.floor_to_8_bit(on_grid).astype(np.float32) / 255
     probability = grid.backward(on_grid)
-    probability *= brain.mask
+    probability *= space
     return _in_steps(probability)
 
 
