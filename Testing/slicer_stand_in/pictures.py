@@ -58,6 +58,6 @@ def photograph(application, panel: QtWidgets.QWidget, size=(1280, 720), panel_wi
     return picture
 
 
-def save_png(picture: QtGui.QImage, path, colors: int = 256) -> None:
-    """Write a compact PNG: a palette of ``colors`` is enough for grey scans and a plain panel."""
-    picture.convertToFormat(QtGui.QImage.Format_Indexed8, QtCore.Qt.DiffuseDither).save(str(path), "PNG", 0)
+def save_png(picture: QtGui.QImage, path) -> None:
+    """Write a compact PNG."""
+    picture.convertToFormat(QtGui.QImage.Format_RGB888).save(str(path), "PNG", 0)
