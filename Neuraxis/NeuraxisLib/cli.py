@@ -255,8 +255,7 @@ def prepare_process(threads: int | None, hide_gpu: bool) -> None:
     def stop(*_: Any) -> None:
         raise _Terminated
 
-    if threads is not None:
-        os.environ.update(thread_environment(threads))
+    os.environ.update(thread_environment(threads))
     if hide_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     keep_freed_memory()

@@ -60,9 +60,14 @@ def default_threads() -> int:
     return cores - 1 if cores > 2 else cores
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """Environment variables that set the number of threads of torch, BLAS and ITK; to be set before they load."""
-    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
+def thread_environment(threads: int | None) -> dict[str, str]:
+    """Environment variables for the threads of torch, BLAS and ITK; to be set before they load.
+
+    Threads that wait shall sleep, not spin: on a machine that others use too (Slicer draws on it), spinning made two
+    threads more than fifty times slower than one. None leaves the number of threads to the libraries.
+    """
+    count = {} if threads is None else dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    return {"OMP_WAIT_POLICY": "passive", **count}
 
 
 @dataclass(frozen=True)

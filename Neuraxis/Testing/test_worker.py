@@ -457,3 +457,4 @@ def test_the_environment_of_another_interpreter_is_the_one_given():
     assert paths[0] == "/mine" and paths[-1] == "/old" and len(paths) == len(set(paths)) >= 3
     assert environment["PATH"] == "/bin" and "HOME" not in environment
     assert environment["OMP_NUM_THREADS"] == "3" and environment["PYTHONIOENCODING"] == "utf-8"
+    assert environment["OMP_WAIT_POLICY"] == "passive"
