@@ -60,7 +60,7 @@ def arrange_views(application, node) -> None:
         widget.sliceLogic().FitSliceToAll()
         widget.mrmlSliceNode().JumpSliceByOffsetting(*point[:3])
     application.layout.resetThreeDViews()
-    application.layout.threeDWidget(0).threeDView().renderer.GetActiveCamera().Zoom(1.4)
+    application.layout.threeDWidget(0).threeDView().renderer.GetActiveCamera().Zoom(1.2)
 
 
 def main() -> None:

@@ -21,7 +21,9 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self._values, self._is_collapsed = {}, False
         self.setCheckable(True)
         self.setChecked(True)
-        self.setSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Maximum)
+        policy = QtWidgets.QSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Maximum)
+        policy.setHeightForWidth(True)  # wrapped texts inside decide the height
+        self.setSizePolicy(policy)
         self.setContentsMargins(0, self._HEADER, 0, 0)
         self.toggled.connect(lambda checked: self._collapse(not checked))
 
@@ -49,9 +51,11 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         return QtCore.QSize(inner.width(), max(inner.height(), self._HEADER))
 
     def hasHeightForWidth(self) -> bool:
-        return self.layout() is not None and not self._is_collapsed and self.layout().hasHeightForWidth()
+        return True
 
     def heightForWidth(self, width: int) -> int:
+        if self.layout() is None or self._is_collapsed:
+            return self._HEADER
         return max(self.layout().totalHeightForWidth(width), self._HEADER)
 
     def hitButton(self, point) -> bool:

@@ -55,16 +55,24 @@ class SliceView(_View):
     def __init__(self, logic, node, factory, size: tuple[int, int]):
         super().__init__(size)
         self._logic = logic
-        self._mapper = vtk.vtkImageMapper()
-        self._mapper.SetColorWindow(255)
-        self._mapper.SetColorLevel(127.5)
-        self._image = vtk.vtkActor2D()
-        self._image.SetMapper(self._mapper)
-        self._image.GetProperty().SetDisplayLocationToBackground()
+        self._image = vtk.vtkImageActor()  # in the 3D pass, so that what is drawn over it blends with it
+        self._image.InterpolateOff()
+        self._mapper = self._image.GetMapper()
         self.managers = factory.InstantiateDisplayableManagers(self.renderer)
         self.managers.SetMRMLDisplayableNode(node)
 
+    def _one_pixel_per_pixel(self) -> None:
+        """Look straight at the image, so that its pixels are those of the window."""
+        width, height = self.window.GetSize()
+        camera = self.renderer.GetActiveCamera()
+        camera.ParallelProjectionOn()
+        camera.SetFocalPoint(width / 2 - 0.5, height / 2 - 0.5, 0)
+        camera.SetPosition(width / 2 - 0.5, height / 2 - 0.5, 1000)
+        camera.SetParallelScale(height / 2)
+        camera.SetClippingRange(1, 2000)
+
     def forceRender(self) -> None:
+        self._one_pixel_per_pixel()
         connection = self._logic.GetImageDataConnection()
         self._mapper.SetInputConnection(connection)
         if connection is not None and not self.renderer.HasViewProp(self._image):
