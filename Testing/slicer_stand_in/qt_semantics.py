@@ -10,7 +10,9 @@ PythonQt only prints a message for an unknown signal; here it is an error, since
 
 from __future__ import annotations
 
+import ctypes
 import inspect
+import sys
 from collections.abc import Callable
 
 import shiboken6
@@ -54,6 +56,10 @@ def qt_classes() -> list[type]:
 
 def install() -> None:
     """Change the PySide6 classes of this process, once."""
+    if sys.version_info < (3, 12):
+        # PySide6 6.12 returns None from C++ functions without counting it. From Python 3.12 on None is immortal;
+        # before, a long test run would bring its count to zero and end the process.
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
     for qt_class in qt_classes():
         meta = qt_class.staticMetaObject
         for index in range(meta.propertyOffset(), meta.propertyCount()):
