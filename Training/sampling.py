@@ -44,8 +44,14 @@ class HeadSampler:
         bleeding_share: share of slices with blood among samples of simulated heads.
     """
 
-    def __init__(self, folder: Path, names: dict[str, list[str]], preprocessing: SlicePreprocessing,
-                 shares: dict[str, float], bleeding_share: float):
+    def __init__(
+        self,
+        folder: Path,
+        names: dict[str, list[str]],
+        preprocessing: SlicePreprocessing,
+        shares: dict[str, float],
+        bleeding_share: float,
+    ):
         self.heads = {source: [BankedHead.load(folder / f"{n}.npz") for n in stems] for source, stems in names.items()}
         missing = [source for source, share in shares.items() if share > 0 and not self.heads.get(source)]
         if missing:
@@ -95,7 +101,9 @@ def _move(stack: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Random mirror, rotation, scale, stretch and shift of (n, h, w), resampled to ``size`` (bilinear)."""
     angle, scale = np.deg2rad(rng.normal(0, 9)), np.exp(rng.normal(0, 0.07))
     stretch = np.exp(rng.normal(0, 0.04))
-    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([scale * stretch, scale / stretch])
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag(
+        [scale * stretch, scale / stretch]
+    )
     if rng.random() < 0.5:
         matrix[:, 0] *= -1
     theta = np.concatenate([matrix, rng.normal(0, 0.03, (2, 1))], axis=1).astype(np.float32)

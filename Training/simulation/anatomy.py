@@ -50,7 +50,9 @@ def of_real_head(volume: Volume, brain: np.ndarray, fine_mm: float = 2.0) -> Ana
     smooth = blur_mm(np.clip(volume.array, -100, 100).astype(np.float32), 0.9, (1e6, *spacing[1:]))
     dark = np.repeat((smooth < 17) & (smooth > -10) & brain, fine, axis=0) & inside
     ventricles = _ventricles(dark, depth, fine_spacing)
-    return Anatomy(fine_spacing, inside, depth, ventricles, dark & ~ventricles & (depth > 2), _midline(inside, fine_spacing))
+    return Anatomy(
+        fine_spacing, inside, depth, ventricles, dark & ~ventricles & (depth > 2), _midline(inside, fine_spacing)
+    )
 
 
 def _ventricles(dark: np.ndarray, depth: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:
@@ -114,7 +116,9 @@ def deform(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angles = np.deg2rad(rng.normal(0, 1, 3) * (8, 6, 9))  # about left-right (nod), front-back, up-down
     linear = _rotation(angles) @ np.diag(rng.normal(1, 0.06, 3)) @ (np.eye(3) + rng.normal(0, 0.02, (3, 3)))
     centre = (np.array(labels.shape) - 1) / 2
-    grid = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float32) - c for n, c in zip(labels.shape, centre)], indexing="ij"))
+    grid = np.stack(
+        np.meshgrid(*[np.arange(n, dtype=np.float32) - c for n, c in zip(labels.shape, centre)], indexing="ij")
+    )
     at = np.tensordot(linear.astype(np.float32), grid, axes=1)
     for axis in range(3):
         at[axis] += smooth_field(labels.shape, (1, 1, 1), 60.0, rng) * rng.uniform(0.5, 3.0)
@@ -139,8 +143,15 @@ def paint(labels: np.ndarray, anatomy: Anatomy, rng: np.random.Generator) -> np.
     table = np.full(int(labels.max()) + 1, hu["grey"], np.float32)
     table[0] = -1000
     groups = {
-        "white": WHITE, "csf": VENTRICLES + CSF + CHOROID, "soft": (SOFT_TISSUE, NERVE), "skin": (SKIN,), "bone": (BONE,),
-        "marrow": (MARROW,), "vessel": (ARTERY, VEIN), "eye": (EYE,), "mucosa": (MUCOSA,),
+        "white": WHITE,
+        "csf": VENTRICLES + CSF + CHOROID,
+        "soft": (SOFT_TISSUE, NERVE),
+        "skin": (SKIN,),
+        "bone": (BONE,),
+        "marrow": (MARROW,),
+        "vessel": (ARTERY, VEIN),
+        "eye": (EYE,),
+        "mucosa": (MUCOSA,),
     }
     for name, values in groups.items():
         for value in values:

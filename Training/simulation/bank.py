@@ -7,16 +7,21 @@ cores and read at random while fitting. Every file is complete or absent.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from HemorrhageSegLib.brain import extract_brain
-from NeuraxisLib.files import atomic_write, read_volume
+from NeuraxisLib.atomic import atomic_write
+from NeuraxisLib.errors import InputError
+from NeuraxisLib.files import read_volume
 from NeuraxisLib.preprocessing import SlicePreprocessing, slice_grid
 from NeuraxisLib.volume import Volume
 from Training.simulation import anatomy as anatomies
+from Training.simulation.bleeds import Anatomy
 from Training.simulation.head_ct import SimulatedHead, plant, synthesise
 
 #: Slice labels of a real scan: bleeding seen, none, or not known.
@@ -44,27 +49,53 @@ class BankedHead:
     def save(self, path: Path) -> None:
         """Write the head whole or not at all."""
         with atomic_write(path) as temporary, open(temporary, "wb") as stream:
-            np.savez_compressed(stream, slabs_hu=self.slabs_hu, truth=self.truth, brain=np.packbits(self.brain, axis=-1),
-                                slice_label=self.slice_label, source=np.array(self.source))
+            np.savez_compressed(
+                stream,
+                slabs_hu=self.slabs_hu,
+                truth=self.truth,
+                brain=np.packbits(self.brain, axis=-1),
+                slice_label=self.slice_label,
+                source=np.array(self.source),
+            )
 
     @classmethod
     def load(cls, path: Path) -> BankedHead:
-        """Read a head; nothing in the file is executed."""
-        with np.load(path, allow_pickle=False) as data:
-            brain = np.unpackbits(data["brain"], axis=-1).astype(bool)
-            return cls(data["slabs_hu"], data["truth"], brain, data["slice_label"], str(data["source"]))
+        """Read a head; nothing in the file is executed. InputError if it is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                brain = np.unpackbits(data["brain"], axis=-1).astype(bool)
+                return cls(data["slabs_hu"], data["truth"], brain, data["slice_label"], str(data["source"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            raise InputError(f"'{path.name}' of the bank is missing or damaged; delete it and start again.") from None
 
 
-def to_bank(head: SimulatedHead, preprocessing: SlicePreprocessing, source: str, slice_label: np.ndarray | None) -> BankedHead:
-    """Put a head on the network's grid, exactly as the pipeline would."""
+def to_bank(
+    head: SimulatedHead, preprocessing: SlicePreprocessing, source: str, slice_label: np.ndarray | None = None
+) -> BankedHead:
+    """Put a head on the network's grid, exactly as the pipeline would.
+
+    Args:
+        head: what to store.
+        preprocessing: its size, which must be a multiple of 8, and slab thickness make the grid.
+        source: see :class:`BankedHead`.
+        slice_label: (K,) for a real scan, None where the truth is exact.
+    """
     grid = slice_grid(head.volume, head.brain, preprocessing)
     slabs = grid.forward(head.volume.array)
     truth = np.zeros(slabs.shape, np.uint8)
     for value in np.unique(head.truth[head.truth > 0]):
         truth[grid.forward(head.truth == value, outside=0.0) > 0.5] = value
     brain = grid.forward(head.brain, outside=0.0) > 0.5
-    label = np.full(len(slabs), UNKNOWN, np.int8) if slice_label is None else slice_label.astype(np.int8)
-    return BankedHead(np.rint(slabs).astype(np.int16), truth, brain, label, source)
+    label = np.full(len(slabs), UNKNOWN) if slice_label is None else _slab_labels(slice_label, grid.slabs)
+    return BankedHead(np.rint(slabs).astype(np.int16), truth, brain, label.astype(np.int8), source)
+
+
+def _slab_labels(slice_label: np.ndarray, slabs: np.ndarray) -> np.ndarray:
+    """Labels (n,) of slabs averaged from slices (K,): bleeding if one of its slices bleeds, clean if all are."""
+    used = slabs > 0
+    clean = ~(used & (slice_label != CLEAN)).any(axis=1)
+    bleeding = (used & (slice_label == BLEEDING)).any(axis=1)
+    return np.where(bleeding, BLEEDING, np.where(clean, CLEAN, UNKNOWN))
 
 
 class HeadSources:
@@ -76,24 +107,35 @@ class HeadSources:
     """
 
     def __init__(self, real_folder: Path, label_map_folder: Path):
-        labels = json.loads(next(Path(real_folder).glob("*labels.json")).read_text())
-        self.positive = {name: sorted({k for ks in entry["positive_slices"].values() for k in ks}) for name, entry in labels.items()}
+        self.real_folder, self.label_map_folder = Path(real_folder), Path(label_map_folder)
+        labels = _slice_labels(self.real_folder)
+        self.positive = {
+            name: sorted({k for slices in entry["positive_slices"].values() for k in slices})
+            for name, entry in labels.items()
+        }
         self.skipped = {name: entry.get("interpolated_slices", []) for name, entry in labels.items()}
-        self.real_folder = Path(real_folder)
         self.clean = sorted(name for name, slices in self.positive.items() if not slices)
-        self.maps = sorted(Path(label_map_folder).glob("training_seg_*.nii.gz"))
-        self._real: dict = {}
-        self._anatomy: dict = {}
+        self.maps = sorted(self.label_map_folder.glob("training_seg_*.nii.gz"))
+        self._real: dict[str, tuple[Volume, np.ndarray]] = {}
+        self._anatomy: dict[str, Anatomy] = {}
+        self._downward: set[str] = set()
 
     def real(self, name: str) -> tuple[Volume, np.ndarray]:
         """An axial real CT and its brain mask."""
         if name not in self._real:
-            volume, _ = read_volume(self.real_folder / f"{name}.nii.gz").axial()
+            volume, order = read_volume(self.real_folder / f"{name}.nii.gz").axial()
             self._real[name] = volume, extract_brain(volume).mask
+            if order.flips[0]:  # the labels count in the file's order, from its first slice
+                self._downward.add(name)
         return self._real[name]
 
     def planted(self, rng: np.random.Generator) -> SimulatedHead:
-        """A bleed-free real CT with planted bleeds."""
+        """A bleed-free real CT with planted bleeds; InputError if the folder has none."""
+        if not self.clean:
+            raise InputError(
+                f"'{self.real_folder.name}' lists no head CT without bleeding to plant bleeds in; name another folder "
+                "with --real or set simulation.planted to 0."
+            )
         name = str(rng.choice(self.clean))
         volume, brain = self.real(name)
         if name not in self._anatomy:
@@ -101,7 +143,12 @@ class HeadSources:
         return plant(volume, self._anatomy[name], rng)
 
     def synthetic(self, rng: np.random.Generator) -> SimulatedHead:
-        """A head made from a label map."""
+        """A head made from a label map; InputError if the folder has none."""
+        if not self.maps:
+            raise InputError(
+                f"'{self.label_map_folder.name}' holds no label maps training_seg_*.nii.gz; name another folder with "
+                "--label-maps or set simulation.synthetic to 0."
+            )
         volume, _ = read_volume(self.maps[rng.integers(len(self.maps))]).axial()
         labels = volume.array if volume.array.dtype.kind in "iu" else np.rint(volume.array)
         return synthesise(labels.astype(np.int16), rng)
@@ -110,9 +157,29 @@ class HeadSources:
         """A real CT as it is, with its slice labels (K,); no truth. Slice indices count from the file's first."""
         volume, brain = self.real(name)
         label = np.full(volume.slice_count, CLEAN)
+        if max([*self.positive[name], *self.skipped[name], -1]) >= len(label):
+            raise InputError(f"The labels of '{name}' name a slice beyond its {len(label)} slices; correct them.")
         label[self.positive[name]] = BLEEDING
         label[self.skipped[name]] = UNKNOWN
+        label = label[::-1] if name in self._downward else label
         return SimulatedHead(volume, np.zeros(volume.array.shape, np.uint8), brain, {}), label
+
+
+def _slice_labels(folder: Path) -> dict[str, dict]:
+    """Scan name -> its labels, from the folder's ``*labels.json``; empty without one, InputError if it is no such."""
+    path = next(folder.glob("*labels.json"), None)
+    if path is None:
+        return {}
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))
+        good = all(isinstance(entry["positive_slices"], dict) for entry in labels.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        good = False
+    if not good:
+        raise InputError(
+            f"'{path.name}' does not list 'positive_slices' by kind for every scan; see Training/README.md."
+        )
+    return labels
 
 
 def fill(folder: Path, sources: HeadSources, preprocessing: SlicePreprocessing, source: str, seeds: range) -> int:
@@ -131,7 +198,15 @@ def fill(folder: Path, sources: HeadSources, preprocessing: SlicePreprocessing, 
 
 
 def fill_real(folder: Path, sources: HeadSources, preprocessing: SlicePreprocessing) -> int:
-    """Put every real scan with its slice labels into the bank; returns how many were made."""
+    """Put every real scan with its slice labels into the bank; returns how many were made.
+
+    Raises InputError if the folder lists no scans.
+    """
+    if not sources.positive:
+        raise InputError(
+            f"'{sources.real_folder.name}' holds no head CTs with *labels.json; name another folder with --real or set "
+            "fitting.shares.real to 0."
+        )
     made = 0
     for name in sources.positive:
         path = Path(folder) / f"real_{name}.npz"

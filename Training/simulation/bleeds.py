@@ -16,7 +16,13 @@ from Training.simulation.fields import blur_mm, bounding_box, coordinates_mm, ra
 #: Truth values by kind.
 KINDS = {"intraparenchymal": 1, "intraventricular": 2, "subdural": 3, "epidural": 4, "subarachnoid": 5}
 #: How often each kind is drawn; extra-axial and small parenchymal bleeds are the ones that are missed.
-KIND_SHARES = {"intraparenchymal": 0.34, "intraventricular": 0.11, "subdural": 0.21, "epidural": 0.22, "subarachnoid": 0.12}
+KIND_SHARES = {
+    "intraparenchymal": 0.34,
+    "intraventricular": 0.11,
+    "subdural": 0.21,
+    "epidural": 0.22,
+    "subarachnoid": 0.12,
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ def draw_bleed(kind: str, anatomy: Anatomy, rng: np.random.Generator) -> Bleed |
     texture = smooth_field(occupancy.shape, anatomy.spacing_mm, rng.uniform(3, 9), rng) * rng.uniform(1, 7)
     oedema = np.zeros_like(occupancy)
     if oedema_share:
-        oedema = np.clip(2.2 * blur_mm(occupancy, rng.uniform(2, 5), anatomy.spacing_mm) - occupancy, 0, 1) * oedema_share
+        oedema = (
+            np.clip(2.2 * blur_mm(occupancy, rng.uniform(2, 5), anatomy.spacing_mm) - occupancy, 0, 1) * oedema_share
+        )
     return Bleed(kind, box, occupancy, (mean + texture).astype(np.float32), oedema)
 
 
@@ -180,10 +188,10 @@ def _contusions(anatomy: Anatomy, centre: np.ndarray, tissue: np.ndarray, rng: n
         part = _soft(distance, rng.uniform(1.0, 3.0)) * rng.uniform(0.7, 1.0)
         lower = [max(o.start, b.start) for o, b in zip(own, box)]
         upper = [min(o.stop, b.stop) for o, b in zip(own, box)]
-        if any(u <= l for l, u in zip(lower, upper)):
+        if any(high <= low for low, high in zip(lower, upper)):
             continue
-        into = tuple(slice(l - b.start, u - b.start) for l, u, b in zip(lower, upper, box))
-        take = tuple(slice(l - o.start, u - o.start) for l, u, o in zip(lower, upper, own))
+        into = tuple(slice(low - b.start, high - b.start) for low, high, b in zip(lower, upper, box))
+        take = tuple(slice(low - o.start, high - o.start) for low, high, o in zip(lower, upper, own))
         occupancy[into] = np.maximum(occupancy[into], part[take])
     occupancy *= anatomy.inside[box]
     return box, occupancy, rng.uniform(0.3, 1.0)

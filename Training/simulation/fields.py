@@ -8,7 +8,9 @@ from scipy import ndimage
 Array = np.ndarray
 
 
-def smooth_field(shape: tuple[int, ...], spacing_mm: tuple[float, ...], scale_mm: float, rng: np.random.Generator) -> Array:
+def smooth_field(
+    shape: tuple[int, ...], spacing_mm: tuple[float, ...], scale_mm: float, rng: np.random.Generator
+) -> Array:
     """A float32 random field of mean 0 and standard deviation near 1 that varies over about ``scale_mm``."""
     counts = [max(2, int(np.ceil(n * s / scale_mm)) + 1) for n, s in zip(shape, spacing_mm)]
     field = rng.standard_normal(counts).astype(np.float32)

@@ -53,8 +53,10 @@ def plant(volume: Volume, anatomy: Anatomy, rng: np.random.Generator, bleeds: in
     for drawn in _draw(anatomy, rng, bleeds):
         k = slice(drawn.box[0].start // fine, -(-drawn.box[0].stop // fine))
         box = (k, *drawn.box[1:])
-        occupancy, hu, oedema = (_to_slices(part, drawn.box[0], k, fine) for part in (
-            drawn.occupancy, drawn.hu * drawn.occupancy, drawn.oedema))
+        occupancy, hu, oedema = (
+            _to_slices(part, drawn.box[0], k, fine)
+            for part in (drawn.occupancy, drawn.hu * drawn.occupancy, drawn.oedema)
+        )
         hu = hu / np.maximum(occupancy, 1e-3)
         image[box] += occupancy * (hu - background[box]) - 8 * rng.uniform(0.4, 1.5) * oedema * brain[box]
         truth[box][occupancy > 0.5] = KINDS[drawn.kind]

@@ -39,7 +39,9 @@ def add_to_real(image: np.ndarray, anatomy: Anatomy, fine: int, rng: np.random.G
 
 
 def _calcify(image: np.ndarray, centre: np.ndarray, radius_mm: float, hu: float, spacing: tuple[float, ...]) -> None:
-    box = tuple(slice(max(0, int(c - 3 * radius_mm / s) - 1), int(c + 3 * radius_mm / s) + 2) for c, s in zip(centre, spacing))
+    box = tuple(
+        slice(max(0, int(c - 3 * radius_mm / s) - 1), int(c + 3 * radius_mm / s) + 2) for c, s in zip(centre, spacing)
+    )
     part = image[box]
     offsets = [a + (b.start - c) * s for a, b, c, s in zip(coordinates_mm(part.shape, spacing), box, centre, spacing)]
     distance = np.sqrt(sum(o**2 for o in offsets))

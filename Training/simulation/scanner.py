@@ -99,7 +99,7 @@ def _streaks(image: np.ndarray, anatomy: Anatomy, rng: np.random.Generator) -> N
     """Dark and bright bands across the lower slices (between the petrous bones), in place."""
     used = np.flatnonzero(anatomy.inside.any(axis=(1, 2)))
     top = used[0] + rng.uniform(0.2, 0.55) * (used[-1] - used[0])
-    z, y, _ = coordinates_mm(image.shape, anatomy.spacing_mm)
+    z, _, _ = coordinates_mm(image.shape, anatomy.spacing_mm)
     bands = smooth_field(image.shape[:2], (1.0, 1.0), rng.uniform(5, 14), rng)[..., None]
     fade = np.clip((top - z) / 25, 0, 1)
     image += (bands * fade * rng.uniform(0, 6)) * (image > -200)
