@@ -97,11 +97,12 @@ def task_command(task: Task) -> Callable[..., None]:
         inputs = {main_input: values.pop("input")}
         inputs |= {name: values.pop(f"input_{name}") for name in other_inputs}
         output, model, device = values.pop("output"), values.pop("model"), values.pop("device")
-        series, threads, as_json = values.pop("series"), values.pop("threads"), values.pop("as_json")
+        reading = {"series": values.pop("series"), "allow_gaps": values.pop("allow_gaps")}
+        threads, as_json = values.pop("threads"), values.pop("as_json")
         with faults_reported(as_json):
             prepare_process(threads, hide_gpu=device == "cpu")
             with shown_progress() as progress, contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
-                result = run_case(task.name, inputs, model, values, device, output, progress, series=series)
+                result = run_case(task.name, inputs, model, values, device, output, progress, **reading)
             print(json.dumps(as_record(result, output), indent=1) if as_json else summary(result, output))
 
     parameters = [
@@ -111,6 +112,7 @@ def task_command(task: Task) -> Callable[..., None]:
         _option("model", str, "", "--model", "Installed model or model file; see 'neuraxis models'."),
         _option("device", str, "auto", "--device", f"Where to compute: {', '.join(DEVICES)}."),
         _option("series", str | None, None, "--series", "Series of a DICOM folder; see 'neuraxis info FOLDER'."),
+        _option("allow_gaps", bool, False, "--allow-gaps", "Measure a DICOM series although slices are missing."),
         _option("threads", int | None, None, "--threads", "Threads to compute with; all cores if not given.", min=1),
         _option("as_json", bool, False, "--json", "Print the result, or the error, as JSON."),
         *_task_options(task),

@@ -40,6 +40,7 @@ def run_case(
     progress: Progress | None = None,
     *,
     series: str | None = None,
+    allow_gaps: bool = False,
     models: ModelCache | None = None,
 ) -> Result:
     """Read the inputs, run the task, write the result folder; nothing is left behind if any of it fails.
@@ -53,6 +54,7 @@ def run_case(
         output: folder of the result; may be absent, empty, or an earlier result, which is replaced.
         progress: told how far it is, and asked whether to go on.
         series: DICOM series (its key) of the main input, where a folder holds several.
+        allow_gaps: measure a DICOM series although slices are missing; the result carries a warning.
         models: models already read; None reads afresh.
 
     Raises:
@@ -68,8 +70,9 @@ def run_case(
         check_output(output)
         remove_leftovers(output)
         model_file = (models or ModelCache()).get(task, model)
-        volumes = read_inputs(task, inputs, series, progress.part(*_READ))
+        volumes = read_inputs(task, inputs, series, allow_gaps, progress.part(*_READ))
         result = task.run(volumes, model_file, chosen, progress.part(*_COMPUTE))
+        result.warnings[:0] = [warning for volume in volumes.values() for warning in volume.meta.get("warnings", ())]
         writing = progress.part(*_WRITE)
         writing(0.0, "Writing the result")
         # The last moment at which a cancel leaves everything as it was is just before the folder takes its place.
@@ -85,7 +88,7 @@ def run_case(
 
 
 def read_inputs(
-    task: Task, inputs: Mapping[str, str | Path], series: str | None, progress: Progress
+    task: Task, inputs: Mapping[str, str | Path], series: str | None, allow_gaps: bool, progress: Progress
 ) -> dict[str, Volume]:
     """Read every input of the task; InputError if one is missing or not asked for."""
     unknown = [name for name in inputs if name not in task.inputs]
@@ -96,16 +99,18 @@ def read_inputs(
     volumes = {}
     for number, (name, path) in enumerate(inputs.items()):
         part = progress.part(number / len(inputs), (number + 1) / len(inputs))
-        volumes[name] = read_input(Path(path), series if number == 0 else None, part)
+        volumes[name] = read_input(Path(path), series if number == 0 else None, allow_gaps, part)
     return volumes
 
 
-def read_input(path: Path, series: str | None = None, progress: Progress | None = None) -> Volume:
+def read_input(
+    path: Path, series: str | None = None, allow_gaps: bool = False, progress: Progress | None = None
+) -> Volume:
     """Read an image file, a DICOM folder, or an exchange file of the worker; all pass the same checks."""
     if not path.name.endswith(SUFFIX):
         from NeuraxisLib.files import read_volume
 
-        return read_volume(path, series, progress=progress)
+        return read_volume(path, series, allow_gaps=allow_gaps, progress=progress)
     (progress or Progress())(0.0, "Reading the image")
     volume = read_exchange(path)
     if volume.array.ndim != 3:

@@ -66,6 +66,19 @@ def test_a_scan_gives_a_result_folder_and_the_headline(scan, model, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_series_with_a_missing_slice_is_measured_only_on_request_and_with_a_warning(model, tmp_path):
+    from Testing.dicom_series import one_missing
+
+    folder = one_missing(tmp_path / "series")
+    arguments = ("threshold", folder, tmp_path / "out", "--model", model)
+    refused = neuraxis(*arguments)
+    assert refused.returncode == 4 and "--allow-gaps" in refused.stderr and not (tmp_path / "out").exists()
+    done = neuraxis(*arguments, "--allow-gaps")
+    assert done.returncode == 0, done.stderr
+    assert any(line.startswith("Note: ") and "missing" in line for line in done.stdout.splitlines())
+    assert read_result(tmp_path / "out").warnings
+
+
 def test_options_come_from_the_task(scan, model, tmp_path):
     arguments = ("threshold", scan, tmp_path / "out", "--model", model, "--json", "--threads", 2, "--device", "cpu")
     done = neuraxis(*arguments, "--threshold-hu", 150)
