@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from pipeline_phantom import BLOOD_HU, CENTRE_RAS, RADIUS_MM, SPHERE_ML, head, header
 
 from HemorrhageSegLib import networks, pipeline
 from HemorrhageSegLib.task import TASK, HemorrhageOptions
@@ -22,23 +22,6 @@ from NeuraxisLib.result import Result
 from NeuraxisLib.task import Progress, get_task
 from NeuraxisLib.uncertainty import CERTAIN_BITS
 from NeuraxisLib.volume import Volume
-
-BLOOD_HU, BRAIN_HU = 75.0, 35.0
-RADIUS_MM = 18.0
-SPHERE_ML = 4 / 3 * np.pi * RADIUS_MM**3 / 1000
-CENTRE_RAS = np.array([25.0, 10.0, 8.0])
-
-
-class Bright(nn.Module):
-    """Logit of blood for a window of -100 to 300 HU: 0 at 55 HU, 16 at 75; none within three pixels of 130 HU."""
-
-    def __init__(self):
-        super().__init__()
-        self.anchor = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        near_bone = nn.functional.max_pool2d(x, 7, stride=1, padding=3) > 0.15
-        return (x + 0.225) * 160 + self.anchor - 1000 * near_bone
 
 
 @pytest.fixture(scope="module")
@@ -50,63 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
 
 @pytest.fixture(autouse=True)
 def known_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(networks.NETWORKS, "Bright", f"{__name__}:Bright")
-
-
-def header(**changes) -> dict:
-    channels = [{"offset": 0, "low_hu": -100.0, "high_hu": 300.0}]
-    return {
-        "name": "bright",
-        "title": "Above 55 HU",
-        "task": "hemorrhage",
-        "architecture": {"name": "Bright", "arguments": {}},
-        "preprocessing": {"size": 192, "margin": 0.05, "slab_mm": 5.0, "channels": channels},
-        "labels": {"1": "Hemorrhage"},
-        "threshold": 0.5,
-        "min_component_ml": 0.1,
-        "uncertainty": {},
-        "training": {},
-        "licence": "Apache-2.0",
-        "notice": "A threshold, not a trained network.",
-        "scores": {},
-        **changes,
-    }
-
-
-def head(
-    spacing=(1.2, 1.2, 4.0), tilt_deg: float = 0.0, bleeds=((CENTRE_RAS, RADIUS_MM),), rise_mm: float = 0.0
-) -> Volume:
-    """An ellipsoid head: scalp, skull 7 mm thick, brain with ventricles, spherical bleeds; voxels averaged over z."""
-    column, row, slice_mm = spacing
-    shape = (int(170 / slice_mm), int(220 / row), int(190 / column))
-    matrix = np.diag([-column, -row, slice_mm, 1.0])
-    matrix[1, 2] = -np.tan(np.radians(tilt_deg)) * slice_mm
-    middle = (np.array(shape[::-1]) - 1) / 2
-    matrix[:3, 3] = -matrix[:3, :3] @ middle + [0, 0, 10 + rise_mm]
-    k, j, i = np.indices(shape).astype(np.float32)
-    rng = np.random.default_rng(3)
-    values = np.zeros(shape, np.float32)
-    steps = (np.arange(3) - 1) / 3
-    for step in steps:
-        r, a, s = (
-            matrix[axis, 0] * i + matrix[axis, 1] * j + matrix[axis, 2] * (k + step) + matrix[axis, 3]
-            for axis in range(3)
-        )
-        values += tissue(r, a, s, bleeds) / len(steps)
-    values += rng.normal(0, 3, shape)
-    return Volume(np.rint(values).astype(np.int16), matrix, "HU", meta={"modality": "CT"})
-
-
-def tissue(r: np.ndarray, a: np.ndarray, s: np.ndarray, bleeds) -> np.ndarray:
-    depth = np.sqrt((r / 70) ** 2 + (a / 88) ** 2 + (s / 70) ** 2)
-    hu = np.full(r.shape, -1000.0, np.float32)
-    hu[depth < 1.19] = 20  # scalp
-    hu[depth < 1.10] = 900
-    hu[depth < 1.0] = BRAIN_HU
-    hu[(abs(abs(r) - 9) < 5) & (abs(a) < 30) & (abs(s) < 8)] = 8  # ventricles
-    for (x, y, z), radius in bleeds:
-        hu[(r - x) ** 2 + (a - y) ** 2 + (s - z) ** 2 < radius**2] = BLOOD_HU
-    return hu
+    monkeypatch.setitem(networks.NETWORKS, "Bright", "pipeline_phantom:Bright")
 
 
 def process(volume: Volume, model: ModelFile, **options) -> Result:
@@ -121,7 +48,7 @@ def upright() -> Volume:
 @pytest.fixture(scope="module")
 def upright_result(upright: Volume, model: ModelFile) -> Result:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(networks.NETWORKS, "Bright", f"{__name__}:Bright")
+        patch.setitem(networks.NETWORKS, "Bright", "pipeline_phantom:Bright")
         return process(upright, model)
 
 
@@ -300,6 +227,20 @@ def test_blood_at_the_edge_of_the_scan_is_a_lower_bound(upright: Volume, upright
     assert not any("at least what is given" in warning for warning in upright_result.warnings)
 
 
+def test_what_is_too_dense_for_blood_is_not_searched() -> None:
+    """A bleed of 75 HU stays; a calcification of 200 HU leaves, but for its blurred border."""
+    volume = head()
+    k, j, i = np.indices(volume.array.shape)
+    places = np.einsum("rc,c...->r...", volume.ijk_to_ras[:3], np.stack([i, j, k, np.ones_like(i)]).astype(np.float32))
+    blood = np.linalg.norm(places - CENTRE_RAS[:, None, None, None], axis=0) < RADIUS_MM - 4
+    calcium = np.linalg.norm(places - np.array([-35.0, -10.0, 10.0])[:, None, None, None], axis=0)
+    array = np.where(calcium < 8, np.int16(200), volume.array)
+    space = pipeline.searched_space(replace(volume, array=array), np.ones(array.shape, bool))
+    assert space[blood].all()
+    assert not space[calcium < 6].any()
+    assert space[(calcium > 11) & (calcium < 20)].all()
+
+
 # -- provenance, progress, errors -----------------------------------------------------------------------------
 
 
@@ -322,7 +263,8 @@ def test_runs_are_repeatable(upright: Volume, upright_result: Result, model: Mod
     assert again.measurements == upright_result.measurements
 
 
-def test_progress_rises_and_every_stage_can_be_cancelled(upright: Volume, model: ModelFile) -> None:
+def test_progress_rises_and_every_stage_can_be_cancelled(model: ModelFile) -> None:
+    upright = head(spacing=(2.0, 2.0, 6.0))
     seen: list[tuple[float, str]] = []
     TASK.run({"ct": upright}, model, HemorrhageOptions(device="cpu"), Progress(lambda *report: seen.append(report)))
     fractions = [fraction for fraction, _ in seen]
@@ -395,10 +337,14 @@ def test_the_legacy_threshold_outlines_more(upright: Volume, upright_result: Res
 
 def test_the_stretched_sheet_makes_certain_blood_of_faint_traces(upright: Volume, tmp_path: Path) -> None:
     path = tmp_path / "faint.safetensors"
-    write_model(path, {"anchor": torch.full((1,), -20.0)}, header())  # bright tissue reaches a probability of some 1e-2
+    write_model(path, {"anchor": torch.full((1,), -25.0)}, header())  # the brightest tissue stays below 1 %
     faint = load_model(path)
-    assert process(upright, faint).measurements[0].value == 0
-    assert process(upright, faint, legacy_stretched_sheet=True).measurements[0].value > 1
+    plain = process(upright, faint, min_component_ml=0.0)
+    stretched = process(upright, faint, min_component_ml=0.0, legacy_stretched_sheet=True)
+    assert plain.maps["probability"].volume.array.max() < 0.01
+    assert plain.measurements[0].value == 0
+    assert stretched.maps["probability"].volume.array.max() > 0.5
+    assert stretched.measurements[0].value > 0
 
 
 def test_the_fixed_dpi_volume_stands_beside_the_true_one(upright: Volume, upright_result: Result, model) -> None:
