@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from HemorrhageSegLib.networks import NETWORKS
+from HemorrhageSegLib.pipeline import DENSEST_BLOOD_HU
 from NeuraxisLib.atomic import atomic_write
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress
@@ -317,7 +318,8 @@ def _predict_slice(
     resized = nn.functional.interpolate(torch.from_numpy(stack)[None], size=size, mode="bilinear", antialias=True)[0]
     image = recipe.preprocessing.images(resized[:3].numpy(), np.array([1]))
     logits = network(torch.from_numpy(image).to(device)).float().cpu()
-    return logits, resized[None, 3:4] > 0.5, (resized[None, 4:5] > 0.5).float()
+    searched = (resized[None, 4:5] > 0.5) & (resized[None, 1:2] < DENSEST_BLOOD_HU)
+    return logits, resized[None, 3:4] > 0.5, searched.float()
 
 
 def _auc(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from HemorrhageSegLib.pipeline import DENSEST_BLOOD_HU
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.preprocessing import SlicePreprocessing
 from Training.simulation.bank import BLEEDING, CLEAN, UNKNOWN, BankedHead
@@ -23,7 +24,7 @@ class Batch:
     Attributes:
         images: (n, channels, size, size) network input.
         truth: (n, 1, size, size) 1 where blood fills the pixel.
-        brain: (n, 1, size, size) 1 in the intracranial space.
+        brain: (n, 1, size, size) 1 in the intracranial space where the density allows blood.
         slice_label: (n,) BLEEDING or CLEAN for real slices, UNKNOWN where ``truth`` is exact.
     """
 
@@ -83,7 +84,8 @@ class HeadSampler:
         moved = _move(stack, self.preprocessing.size, rng)
         hu = _vary_intensity(moved[:3], rng)
         image = self.preprocessing.images(hu, np.array([1]))
-        truth, brain = torch.from_numpy(moved[3:4] > 0.5), torch.from_numpy(moved[4:5] > 0.5)
+        searched = (moved[4:5] > 0.5) & (moved[1:2] < DENSEST_BLOOD_HU)  # as the pipeline searches
+        truth, brain = torch.from_numpy(moved[3:4] > 0.5), torch.from_numpy(searched)
         return image, truth.float(), brain.float(), int(head.slice_label[k])
 
     def _choose_slice(self, head: BankedHead, rng: np.random.Generator) -> int:

@@ -62,6 +62,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="real head CTs with *labels.json (default: head_ct_training in $NEURAXIS_DATA)")  # fmt: skip
     add("--label-maps", type=Path, default=data / "label_maps", metavar="FOLDER",
         help="whole-head label maps training_seg_*.nii.gz (default: label_maps in $NEURAXIS_DATA)")  # fmt: skip
+    add("--lesion-shapes", type=Path, default=data / "lesion_shapes" / "infarct", metavar="FOLDER",
+        help="real lesion masks, for shapes of bleeds (default: lesion_shapes/infarct in $NEURAXIS_DATA)")  # fmt: skip
     add("--start-from", type=Path, metavar="MODEL", help="model file whose weights to start from (fine-tuning)")
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a recipe value; repeatable")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto, the fastest there is)")
@@ -115,7 +117,8 @@ def make_bank(options: argparse.Namespace, recipe: Recipe) -> None:
     bank = options.run / "bank"
     bank.mkdir(exist_ok=True)
     with ProgressLine() as line:
-        fill_bank(bank, options.real, options.label_maps, recipe, options.workers, Progress(line))
+        places = (bank, options.real, options.label_maps)
+        fill_bank(*places, recipe, options.workers, Progress(line), options.lesion_shapes)
 
 
 def train(options: argparse.Namespace, recipe: Recipe) -> None:

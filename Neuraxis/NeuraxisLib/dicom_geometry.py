@@ -187,7 +187,7 @@ def _check_holes(gaps, headers: list[SliceHeader], name: str, allow_gaps: bool, 
     facts = f"a gap of {first.gap_mm:.1f} mm where {first.expected_mm:.1f} mm is usual"
     if not allow_gaps:
         raise GeometryError(
-            f"{name}: {count} {where} ({facts}); send the series again, or allow gaps (--allow-gaps) to measure across them."
+            f"{name}: {count} {where} ({facts}); send the series again, or measure across them (--allow-gaps)."
         )
     warnings.append(f"{count.capitalize()} {where} ({facts}); volumes there are interpolated.")
 

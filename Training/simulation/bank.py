@@ -23,6 +23,7 @@ from NeuraxisLib.volume import Volume
 from Training.simulation import anatomy as anatomies
 from Training.simulation.bleeds import Anatomy
 from Training.simulation.head_ct import SimulatedHead, plant, synthesise
+from Training.simulation.lesion_shapes import LesionShapes
 
 #: Slice labels of a real scan: bleeding seen, none, or not known.
 UNKNOWN, CLEAN, BLEEDING = -1, 0, 1
@@ -104,9 +105,10 @@ class HeadSources:
     Args:
         real_folder: head CTs with a ``*labels.json`` that lists each scan's bleeding slices by kind.
         label_map_folder: whole-head label maps ``training_seg_*.nii.gz``.
+        shape_folder: masks of real lesions whose shapes some bleeds take; None draws all shapes by formula.
     """
 
-    def __init__(self, real_folder: Path, label_map_folder: Path):
+    def __init__(self, real_folder: Path, label_map_folder: Path, shape_folder: Path | None = None):
         self.real_folder, self.label_map_folder = Path(real_folder), Path(label_map_folder)
         labels = _slice_labels(self.real_folder)
         self.positive = {
@@ -119,6 +121,7 @@ class HeadSources:
         self._real: dict[str, tuple[Volume, np.ndarray]] = {}
         self._anatomy: dict[str, Anatomy] = {}
         self._downward: set[str] = set()
+        self._shapes = LesionShapes(shape_folder) if shape_folder else None
 
     def real(self, name: str) -> tuple[Volume, np.ndarray]:
         """An axial real CT and its brain mask."""
@@ -140,7 +143,7 @@ class HeadSources:
         volume, brain = self.real(name)
         if name not in self._anatomy:
             self._anatomy[name] = anatomies.of_real_head(volume, brain)
-        return plant(volume, self._anatomy[name], rng)
+        return plant(volume, self._anatomy[name], rng, shapes=self._shapes)
 
     def synthetic(self, rng: np.random.Generator) -> SimulatedHead:
         """A head made from a label map; InputError if the folder has none."""
@@ -151,7 +154,7 @@ class HeadSources:
             )
         volume, _ = read_volume(self.maps[rng.integers(len(self.maps))]).axial()
         labels = volume.array if volume.array.dtype.kind in "iu" else np.rint(volume.array)
-        return synthesise(labels.astype(np.int16), rng)
+        return synthesise(labels.astype(np.int16), rng, shapes=self._shapes)
 
     def real_with_labels(self, name: str) -> tuple[SimulatedHead, np.ndarray]:
         """A real CT as it is, with its slice labels (K,); no truth. Slice indices count from the file's first."""

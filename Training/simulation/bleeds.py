@@ -7,11 +7,15 @@ slices average it to true partial volume.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from Training.simulation.fields import blur_mm, bounding_box, coordinates_mm, random_rotation, smooth_field
+
+if TYPE_CHECKING:
+    from Training.simulation.lesion_shapes import LesionShapes
 
 #: Truth values by kind.
 KINDS = {"intraparenchymal": 1, "intraventricular": 2, "subdural": 3, "epidural": 4, "subarachnoid": 5}
@@ -23,6 +27,9 @@ KIND_SHARES = {
     "epidural": 0.22,
     "subarachnoid": 0.12,
 }
+
+#: Share of parenchymal bleeds that take the shape of a real lesion, where a library of shapes is given.
+TRACED_SHARE = 0.35
 
 
 @dataclass(frozen=True)
@@ -80,14 +87,20 @@ class Bleed:
     oedema: np.ndarray
 
 
-def draw_bleed(kind: str, anatomy: Anatomy, rng: np.random.Generator) -> Bleed | None:
-    """One random bleed of that kind, or None where the anatomy has no place for it (no ventricle in view)."""
-    drawn = _SHAPES[kind](anatomy, rng)
+def draw_bleed(
+    kind: str, anatomy: Anatomy, rng: np.random.Generator, shapes: LesionShapes | None = None
+) -> Bleed | None:
+    """One random bleed of that kind, or None where the anatomy has no place for it (no ventricle in view).
+
+    With ``shapes``, a share of the parenchymal bleeds (:data:`TRACED_SHARE`) takes the shape of a real lesion.
+    """
+    traced = kind == "intraparenchymal" and shapes is not None and rng.random() < TRACED_SHARE
+    drawn = _traced(anatomy, rng, shapes) if traced else _SHAPES[kind](anatomy, rng)
     if drawn is None or drawn[1].max() < 0.5:
         return None
     box, occupancy, oedema_share = drawn
     occupancy = occupancy.astype(np.float32)
-    mean = float(np.clip(rng.normal(61, 8), 44, 84))
+    mean = float(np.clip(rng.normal(58 if traced else 61, 8), 44, 84))
     if kind == "subarachnoid":
         mean = float(rng.uniform(42, 66))
     texture = smooth_field(occupancy.shape, anatomy.spacing_mm, rng.uniform(3, 9), rng) * rng.uniform(1, 7)
@@ -171,6 +184,19 @@ def _intraparenchymal(anatomy: Anatomy, rng: np.random.Generator):
     occupancy = _soft(distance, rng.uniform(1.0, 3.0))
     spared = anatomy.ventricles[box] if rng.random() < 0.7 else np.zeros_like(anatomy.ventricles[box])
     occupancy *= _soft(anatomy.depth_mm[box] - 0.7, 1.0) * ~spared
+    return box, occupancy, rng.uniform(0.3, 1.0) if rng.random() < 0.8 else 0.0
+
+
+def _traced(anatomy: Anatomy, rng: np.random.Generator, shapes: LesionShapes):
+    """A parenchymal bleed in the shape of a real lesion, anywhere in the brain."""
+    centre = _pick(anatomy.head & (anatomy.depth_mm > 4), rng)
+    if centre is None:
+        return None
+    mask, scale = shapes.pick(rng), rng.uniform(0.7, 1.25)
+    box = _box(centre, 0.5 * scale * float(np.linalg.norm(mask.shape)), anatomy)
+    occupancy = shapes.draw(_offsets(box, centre, anatomy), scale, mask, rng)
+    spared = anatomy.ventricles[box] if rng.random() < 0.7 else np.zeros_like(anatomy.ventricles[box])
+    occupancy = occupancy * _soft(anatomy.depth_mm[box] - 0.7, 1.0) * ~spared
     return box, occupancy, rng.uniform(0.3, 1.0) if rng.random() < 0.8 else 0.0
 
 

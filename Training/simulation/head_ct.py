@@ -16,6 +16,7 @@ from Training.simulation import anatomy as anatomies
 from Training.simulation import mimics, scanner
 from Training.simulation.bleeds import KINDS, Anatomy, Bleed, draw_bleed, random_kind
 from Training.simulation.fields import blur_mm
+from Training.simulation.lesion_shapes import LesionShapes
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,13 @@ class SimulatedHead:
     volumes_ml: dict[str, float]
 
 
-def plant(volume: Volume, anatomy: Anatomy, rng: np.random.Generator, bleeds: int | None = None) -> SimulatedHead:
+def plant(
+    volume: Volume,
+    anatomy: Anatomy,
+    rng: np.random.Generator,
+    bleeds: int | None = None,
+    shapes: LesionShapes | None = None,
+) -> SimulatedHead:
     """Plant bleeds into a real head CT.
 
     Args:
@@ -44,13 +51,14 @@ def plant(volume: Volume, anatomy: Anatomy, rng: np.random.Generator, bleeds: in
             :func:`Training.simulation.anatomy.of_real_head`.
         rng: source of every random choice.
         bleeds: how many; drawn (0 to 3) when None.
+        shapes: real lesions whose shape some bleeds take; None draws all shapes by formula.
     """
     fine = anatomy.inside.shape[0] // volume.slice_count
     image = volume.array.astype(np.float32)
     brain = _slice_mean(anatomy.inside.astype(np.float32), fine) > 0.5
     background = _background(image, brain, volume.spacing_mm[::-1])
     truth = np.zeros(image.shape, np.uint8)
-    for drawn in _draw(anatomy, rng, bleeds):
+    for drawn in _draw(anatomy, rng, bleeds, shapes):
         k = slice(drawn.box[0].start // fine, -(-drawn.box[0].stop // fine))
         box = (k, *drawn.box[1:])
         occupancy, hu, oedema = (
@@ -64,13 +72,16 @@ def plant(volume: Volume, anatomy: Anatomy, rng: np.random.Generator, bleeds: in
     return _head(volume.like(np.rint(np.clip(image, -1024, 3071)).astype(np.int16), "HU"), truth, brain)
 
 
-def synthesise(labels: np.ndarray, rng: np.random.Generator, bleeds: int | None = None) -> SimulatedHead:
+def synthesise(
+    labels: np.ndarray, rng: np.random.Generator, bleeds: int | None = None, shapes: LesionShapes | None = None
+) -> SimulatedHead:
     """Make a whole head CT from a label map.
 
     Args:
         labels: whole-head label map at 1 mm, (k, j, i) axial (up, posterior, left), SynthSeg's values.
         rng: source of every random choice.
         bleeds: how many; drawn (0 to 3) when None.
+        shapes: real lesions whose shape some bleeds take; None draws all shapes by formula.
     """
     labels = anatomies.deform(anatomies.crop_to_head(labels), rng)
     anatomy = anatomies.of_label_map(labels)
@@ -78,7 +89,7 @@ def synthesise(labels: np.ndarray, rng: np.random.Generator, bleeds: int | None 
     mimics.add_to_synthetic(image, labels, anatomy, rng)
     occupied = np.zeros(image.shape, np.float32)
     kinds = np.zeros(image.shape, np.uint8)
-    for drawn in _draw(anatomy, rng, bleeds):
+    for drawn in _draw(anatomy, rng, bleeds, shapes):
         inside = anatomy.inside[drawn.box]
         image[drawn.box] += drawn.occupancy * inside * (drawn.hu - image[drawn.box])
         image[drawn.box] -= 8 * rng.uniform(0.4, 1.5) * drawn.oedema * inside
@@ -87,10 +98,12 @@ def synthesise(labels: np.ndarray, rng: np.random.Generator, bleeds: int | None 
     return _head(*scanner.scan(image, occupied, kinds, anatomy, rng))
 
 
-def _draw(anatomy: Anatomy, rng: np.random.Generator, count: int | None) -> list[Bleed]:
+def _draw(
+    anatomy: Anatomy, rng: np.random.Generator, count: int | None, shapes: LesionShapes | None
+) -> list[Bleed]:
     """The bleeds of one head; about one head in eight has none."""
     count = int(rng.choice([0, 1, 2, 3], p=[0.12, 0.38, 0.3, 0.2])) if count is None else count
-    drawn = [draw_bleed(random_kind(rng), anatomy, rng) for _ in range(count)]
+    drawn = [draw_bleed(random_kind(rng), anatomy, rng, shapes) for _ in range(count)]
     return [bleed for bleed in drawn if bleed is not None]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import read_volume
 from Training.simulation.fields import random_rotation
 
@@ -35,11 +36,12 @@ class LesionShapes:
         return ndimage.map_coordinates(mask, at, order=1, mode="constant", cval=0.0, prefilter=False)
 
     def pick(self, rng: np.random.Generator) -> np.ndarray:
-        """A random mask (float32, about 1 mm voxels, cropped, softened by half a voxel)."""
-        while True:
+        """A random mask (float32, about 1 mm voxels, cropped, softened); InputError if there is none."""
+        for _ in range(10 * len(self._paths)):
             mask = self._read(self._paths[rng.integers(len(self._paths))])
             if mask is not None:
                 return mask
+        raise InputError("The folder of lesion shapes holds no mask of 0.3 to 70 mL; name another (--lesion-shapes).")
 
     def _read(self, path: Path) -> np.ndarray | None:
         if path not in self._masks:
