@@ -62,6 +62,16 @@ def test_phantom_has_the_anatomy_that_the_simulation_needs():
         assert np.abs(anatomy.midline_mm - 55.5).max() < 1.0
 
 
+def test_veins_of_the_neck_are_not_inside_the_skull():
+    labels = label_map().copy()
+    labels[0:14, 58:61, 50:53] = anatomies.VEIN  # a jugular vein below the skull base
+    labels[100:104, 58:61, 54:57] = anatomies.VEIN  # a sinus on the brain
+    inside = anatomies.of_label_map(labels).inside
+    brain = (label_map() > 0) & (label_map() < 500)
+    assert not inside[0:10, 58:61, 50:53].any()
+    assert (inside & ~brain).sum() == (inside & (labels == anatomies.VEIN) & ~brain).sum()
+
+
 # -- determinism ---------------------------------------------------------------------------------------------------
 
 

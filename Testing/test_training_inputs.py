@@ -351,6 +351,14 @@ def test_bleeding_loss_by_hand():
     assert float(bleeding_loss(z, batch_of(QUARTER, brain=[[1, 1], [0, 0]]), 0.1, 0.3)) == pytest.approx(half)
 
 
+def test_blood_where_nobody_looks_is_not_asked_for():
+    """Truth outside ``brain`` (in voxels as dense as bone) must not pull the Dice down."""
+    z = torch.zeros(1, 1, 2, 2)
+    hidden = batch_of([[1, 0], [1, 0]], brain=[[1, 1], [0, 0]])
+    seen = batch_of(QUARTER, brain=[[1, 1], [0, 0]])
+    assert bleeding_loss(z, hidden, 0.1, 0.3) == bleeding_loss(z, seen, 0.1, 0.3)
+
+
 def test_slice_term_by_hand():
     """Bleeding slices without a mask are judged by their brightest 40 pixels only."""
     z = torch.full((1, 1, 8, 8), 3.0)

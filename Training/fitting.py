@@ -302,7 +302,7 @@ def evaluate(network: nn.Module, heads: list[BankedHead], recipe: Recipe, device
             found = (logits > 0) & (brain > 0.5)
             overlap += float((found & truth).sum())
             predicted += float(found.sum())
-            true += float(truth.sum())
+            true += float((truth & (brain > 0.5)).sum())
     dice = 2 * overlap / max(predicted + true, 1)
     auc = _auc(np.array(scores), np.array(labels)) if scores else float("nan")
     return {"dice": round(dice, 4), "auc": round(auc, 4), "score": dice if np.isnan(auc) else (dice + auc) / 2}

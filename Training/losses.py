@@ -40,7 +40,8 @@ def bleeding_loss(logits: Tensor, batch: Batch, outside_weight: float, slice_wei
     dense = _dense(batch)
     loss = logits.sum() * 0
     if dense.any():
-        z, y, brain = logits[dense], batch.truth[dense], batch.brain[dense]
+        z, brain = logits[dense], batch.brain[dense]
+        y = batch.truth[dense] * brain  # blood that shares its voxel with bone is not asked for: nobody could see it
         weight = outside_weight + (1 - outside_weight) * brain
         loss = loss + 4 * (functional.binary_cross_entropy_with_logits(z, y, reduction="none") * weight).mean()
         loss = loss + _dice_loss(z.sigmoid() * brain, y)

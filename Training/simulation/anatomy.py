@@ -78,9 +78,10 @@ def of_label_map(labels: np.ndarray) -> Anatomy:
 
 
 def _intracranial(labels: np.ndarray) -> np.ndarray:
-    """Everything inside the skull: the brain's labels closed and filled, in one part."""
-    inside = ndimage.binary_closing((labels > 0) & (labels < 500), iterations=2) | (labels == VEIN)
-    inside = ndimage.binary_fill_holes(inside) & ~np.isin(labels, SKULL)
+    """Everything inside the skull: the brain's labels closed and filled, in one part, with the sinuses next to it."""
+    brain = ndimage.binary_closing((labels > 0) & (labels < 500), iterations=2)
+    sinuses = (labels == VEIN) & ndimage.binary_dilation(brain, iterations=4)  # the same label goes on down the neck
+    inside = ndimage.binary_fill_holes(brain | sinuses) & ~np.isin(labels, SKULL)
     return largest_part(inside)
 
 

@@ -98,9 +98,7 @@ def synthesise(
     return _head(*scanner.scan(image, occupied, kinds, anatomy, rng))
 
 
-def _draw(
-    anatomy: Anatomy, rng: np.random.Generator, count: int | None, shapes: LesionShapes | None
-) -> list[Bleed]:
+def _draw(anatomy: Anatomy, rng: np.random.Generator, count: int | None, shapes: LesionShapes | None) -> list[Bleed]:
     """The bleeds of one head; about one head in eight has none."""
     count = int(rng.choice([0, 1, 2, 3], p=[0.12, 0.38, 0.3, 0.2])) if count is None else count
     drawn = [draw_bleed(random_kind(rng), anatomy, rng, shapes) for _ in range(count)]
