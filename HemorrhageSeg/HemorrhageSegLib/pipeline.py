@@ -135,6 +135,8 @@ def _predict(
 def searched_space(axial: Volume, brain: np.ndarray) -> np.ndarray:
     """Bool (k, j, i): the intracranial space without what is too dense to be blood (bone spurs, calcifications).
 
+    Density is blurred among the voxels of the space alone: blood against the inner table must not be taken for bone.
+
     Args:
         axial: CT in HU with axial slices.
         brain: bool (k, j, i), intracranial space.
@@ -143,9 +145,10 @@ def searched_space(axial: Volume, brain: np.ndarray) -> np.ndarray:
 
     box = ndimage.find_objects(brain.astype(np.uint8))[0]
     sigma = [0.0, DENSITY_BLUR_MM / axial.spacing_mm[1], DENSITY_BLUR_MM / axial.spacing_mm[0]]
-    density = np.clip(axial.array[box], -100, 300).astype(np.float32)
+    inside = brain[box].astype(np.float32)
+    excess = np.clip(axial.array[box] - np.float32(DENSEST_BLOOD_HU), -200, 200) * inside
     space = np.zeros_like(brain)
-    space[box] = brain[box] & (ndimage.gaussian_filter(density, sigma, truncate=3.0) < DENSEST_BLOOD_HU)
+    space[box] = brain[box] & (ndimage.gaussian_filter(excess, sigma, truncate=3.0) < 0)
     return space
 
 
