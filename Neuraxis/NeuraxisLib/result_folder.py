@@ -41,6 +41,8 @@ from NeuraxisLib.volume import Volume
 SCHEMA, SCHEMA_VERSION = "neuraxis-result", 1
 RESULT_FILE, LABELS_FILE, REPORT_FILE = "result.json", "labels.seg.nrrd", "report.html"
 MEASUREMENTS_FILE = "measurements.csv"
+#: What file browsers leave in folders that were looked at.
+_SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 _STEM = re.compile(r"[A-Za-z0-9_-]+")
 _GRID_NOTE = "The slices lie at unequal gaps; the files hold labels (nearest slice) and maps (linear) on equal gaps."
 
@@ -59,7 +61,8 @@ def write_result(
 
     Args:
         result: what to write.
-        folder: may be absent, empty, or an earlier result; that one is replaced once the new one is complete.
+        folder: may be absent, empty, or an earlier result to which nothing was added; that one is replaced once the
+            new one is complete.
         label_table: None takes the table of the result's task.
         report: whether to write report.html.
         before_replace: called when all is written; what it raises leaves everything as it was.
@@ -149,19 +152,35 @@ def _write_report(result: Result, table: LabelTable, path: Path) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise OutputError unless ``folder`` is absent, an empty folder or an earlier result."""
+    """Raise OutputError unless ``folder`` is absent, an empty folder or an earlier result with nothing added."""
     try:
-        if not folder.exists() or (folder / RESULT_FILE).is_file():
+        if not folder.exists():
             return
         if not folder.is_dir():
             raise OutputError(f"'{folder.name}' is a file; name a folder for the result.")
-        if any(folder.iterdir()):
-            raise OutputError(
-                f"The folder '{folder.name}' holds something else than an earlier result; "
-                "name a new or an empty folder."
-            )
+        added = sorted({path.name for path in folder.iterdir()} - _written_names(folder))
     except OSError as error:
         raise output_error(error, folder.name) from error
+    if added and (folder / RESULT_FILE).is_file():
+        raise OutputError(
+            f"The folder '{folder.name}' holds '{added[0]}' beside an earlier result, which would be lost; "
+            "move it away or name another folder."
+        )
+    if added:
+        raise OutputError(
+            f"The folder '{folder.name}' holds something else than an earlier result; name a new or an empty folder."
+        )
+
+
+def _written_names(folder: Path) -> set[str]:
+    """Names of the files that the earlier result in ``folder`` consists of; empty if there is no readable one."""
+    try:
+        document = _read_document(folder)
+        parts = [*document["maps"].values(), *document["tables"].values(), document["labels"] or {}]
+        files = {part.get("file") for part in parts}
+    except (InputError, KeyError, TypeError, AttributeError):
+        return set()
+    return {RESULT_FILE, MEASUREMENTS_FILE, REPORT_FILE, *files, *_SYSTEM_FILES}
 
 
 def _replace(new: Path, folder: Path) -> None:

@@ -296,6 +296,27 @@ def test_other_peoples_folders_and_files_are_left_alone(tmp_path):
     assert (other / "chapter.txt").read_text() == "dear"
 
 
+def test_what_a_user_put_beside_an_earlier_result_is_not_deleted(tmp_path):
+    folder = write_result(make_result(), tmp_path / "case", TABLE)
+    (folder / ".DS_Store").write_text("")
+    write_result(make_result(), folder, TABLE)
+    (folder / "corrected.seg.nrrd").write_text("an hour of work")
+    with pytest.raises(OutputError, match=r"holds 'corrected.seg.nrrd' beside an earlier result"):
+        write_result(make_result(), folder, TABLE)
+    assert entries(folder) == FILES | {"corrected.seg.nrrd"}
+    assert entries(tmp_path) == {"case"}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": "other"}', '{"schema": "neuraxis-result", "maps": []}'])
+def test_a_result_json_of_others_does_not_make_a_folder_ours(tmp_path, text):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "result.json").write_text(text)
+    with pytest.raises(OutputError):
+        write_result(make_result(), other, TABLE)
+    assert (other / "result.json").read_text() == text
+
+
 def test_a_folder_below_a_file_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
