@@ -87,6 +87,7 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_that_was_not(bank, tmp_path, st
     assert all(torch.equal(moments[0][n]["exp_avg_sq"], moments[1][n]["exp_avg_sq"]) for n in moments[0])
 
 
+@pytest.mark.slow
 def test_training_learns(bank, tmp_path):  # noqa: F811
     fitting = start(
         bank, tmp_path / "run", "fitting.steps=60", "fitting.learning_rate=5e-3", "fitting.validate_every=30"
@@ -410,6 +411,7 @@ def test_the_second_ctrl_c_acts_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_a_killed_run_is_finished_by_the_same_command(run, tmp_path):
     steps = ("fitting.steps=24", "fitting.validate_every=16", "fitting.keep_minutes=0")
