@@ -202,6 +202,7 @@ def test_failure_is_one_sentence_and_changes_nothing(application, widget, client
     widget.onTimer()
     assert widget.ui.statusLabel.text == "Memory ran out; close other programs and run again."
     assert nodes() == counts and widget.ui.applyButton.enabled and application.recorded.dialogs == []
+    assert client.released == [client.handle]
 
 
 def test_cancel(widget, client):
@@ -211,6 +212,7 @@ def test_cancel(widget, client):
     widget.onTimer()
     assert widget.ui.statusLabel.text == "Cancelled; nothing was changed."
     assert nodes() == counts and widget.ui.applyButton.enabled and not widget.ui.cancelButton.enabled
+    assert client.released == [client.handle]
 
 
 def test_closing_the_scene_during_a_run(application, widget, client, head):  # noqa: F811

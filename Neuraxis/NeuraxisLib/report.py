@@ -16,6 +16,7 @@ from NeuraxisLib.measure import components
 from NeuraxisLib.result import Measurement, Result, ScalarMap
 from NeuraxisLib.slice_view import SliceView, css_color, css_ramp, grey_window, slice_views
 from NeuraxisLib.uncertainty import COVERAGE
+from NeuraxisLib.volume import FREE_TEXT_FACTS
 
 _TEMPLATE = Path(__file__).parent / "Resources" / "report.html.jinja"
 #: Lesions whose largest slice is shown.
@@ -170,7 +171,8 @@ def _image_rows(result: Result) -> list[tuple[str, str]]:
         ("Voxel size", f"{width:.3g} × {height:.3g} × {gaps} mm"),
         ("Gantry tilt", f"{tilt:.1f}°" if source.is_sheared else "none"),
     ]
-    return facts + _rows({key: value for key, value in source.meta.items() if key != "warnings"})
+    left_out = ("warnings", *FREE_TEXT_FACTS)  # warnings stand at the top of the page
+    return facts + _rows({key: value for key, value in source.meta.items() if key not in left_out})
 
 
 def _rows(facts: dict, prefix: str = "") -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ from NeuraxisLib.nrrd import write_nrrd
 from NeuraxisLib.result import Measurement, Result, ScalarMap, Table
 from NeuraxisLib.seg_nrrd import segmentation_keys
 from NeuraxisLib.task import get_task
-from NeuraxisLib.volume import Volume
+from NeuraxisLib.volume import FREE_TEXT_FACTS, Volume
 
 SCHEMA, SCHEMA_VERSION = "neuraxis-result", 1
 RESULT_FILE, LABELS_FILE, REPORT_FILE = "result.json", "labels.seg.nrrd", "report.html"
@@ -263,7 +263,7 @@ def _to_json(result: Result, table: LabelTable, report: bool) -> dict:
             "slice_origins_ras": source.slice_origins_ras,
             "frame_times_s": source.frame_times_s,
             "unit": source.unit,
-            "meta": source.meta,
+            "meta": {name: fact for name, fact in source.meta.items() if name not in FREE_TEXT_FACTS},
         },
     }
     return _plain(document)

@@ -5,7 +5,9 @@ What can be refused cheaply is refused first: options, output folder, model head
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import glob
 import os
 import shutil
 import tempfile
@@ -184,13 +186,20 @@ def check_output(output: Path) -> None:
 def remove_leftovers(output: Path, dead: Collection[int] = ()) -> None:
     """Remove what a killed process left beside ``output``; what a living one is writing stays.
 
+    An earlier result that it had moved aside, but not yet replaced, goes back to its place.
+
     Args:
         output: the result folder.
         dead: process ids known to have ended, for systems where that cannot be asked.
     """
-    for partial in output.parent.glob(f".{output.name}.*{_PARTIAL}"):
-        owner = partial.name.removesuffix(_PARTIAL).rpartition(".")[2]
-        if owner.isdigit() and (int(owner) in dead or not _is_alive(int(owner))):
+    for partial in list(output.parent.glob(f".{glob.escape(output.name)}.*{_PARTIAL}")):
+        kind, _, owner = partial.name.removesuffix(_PARTIAL).rpartition(".")
+        if not owner.isdigit() or (int(owner) not in dead and _is_alive(int(owner))):
+            continue
+        if kind == f".{output.name}.old" and not output.exists():
+            with contextlib.suppress(OSError):
+                partial.rename(output)
+        else:
             shutil.rmtree(partial, ignore_errors=True)
 
 

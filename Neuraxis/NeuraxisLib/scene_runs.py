@@ -72,10 +72,15 @@ class SceneRuns:
         Raises:
             NeuraxisError: the volume does not suit; with ``wait``, also whatever ended the run.
         """
-        job = self.client.job(self._task, {self._input: scene.volume_from_node(node)}, model, options, device)
+        client = self.client
+        job = client.job(self._task, {self._input: scene.volume_from_node(node)}, model, options, device)
         if wait:
-            handle = self.client.run(job, on_progress=on_progress)
-            self.client.wait(handle)
+            handle = client.run(job, on_progress=on_progress)
+            try:
+                client.wait(handle)
+            except NeuraxisError:
+                client.release(handle)
+                raise
             return self._show(node, handle)
 
         def done(folder: Path) -> None:
@@ -88,7 +93,17 @@ class SceneRuns:
                 if on_done:
                     on_done(shown)
 
-        handle = self.client.run(job, on_progress, done, on_failed, on_cancelled)
+        def released(callback: Callable | None) -> Callable:
+            """The callback, after the copy of the image that the run no longer needs was removed."""
+
+            def end(*arguments: Any) -> None:
+                client.release(handle)
+                if callback:
+                    callback(*arguments)
+
+            return end
+
+        handle = client.run(job, on_progress, done, released(on_failed), released(on_cancelled))
         return handle
 
     def process_folder(

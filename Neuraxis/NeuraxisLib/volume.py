@@ -16,6 +16,9 @@ from NeuraxisLib.errors import GeometryError
 ORTHOGONAL_TOLERANCE = 1e-3
 #: Relative spread of slice gaps below which a series counts as uniformly spaced.
 UNIFORM_TOLERANCE = 0.01
+#: Facts in ``meta`` that somebody typed freely and that may so name a patient (DICOM's SeriesDescription): they help
+#: to choose a series, and are never written with a result.
+FREE_TEXT_FACTS = ("description",)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Volume:
         unit: unit of the voxel values, such as ``"HU"``; empty for labels and probabilities.
         slice_origins_ras: (K, 3) RAS mm of voxel (i=0, j=0) of every slice; only for series with unequal gaps.
         frame_times_s: (T,) acquisition time of every frame.
-        meta: harmless facts about the source (modality, kernel, series description). Never a name, id or path.
+        meta: harmless facts about the source (modality, kernel), and FREE_TEXT_FACTS. Never a name, id or path.
     """
 
     array: np.ndarray

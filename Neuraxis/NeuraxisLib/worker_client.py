@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import CancelledError, NeuraxisError, WorkerError
 from NeuraxisLib.exchange import SUFFIX, write_exchange
 from NeuraxisLib.process import error_of_code
@@ -166,9 +167,13 @@ class WorkerClient:
         device: str = "auto",
         output: str | Path | None = None,
     ) -> Job:
-        """A job on images in memory, written to the private exchange folder (see :class:`Job`)."""
+        """A job on images in memory, written to the private exchange folder (see :class:`Job`); or OutputError."""
         folder = Path(tempfile.mkdtemp(prefix="input-", dir=self._exchange_folder()))
-        inputs = {name: write_exchange(volume, folder / f"{name}{SUFFIX}") for name, volume in volumes.items()}
+        try:
+            inputs = {name: write_exchange(volume, folder / f"{name}{SUFFIX}") for name, volume in volumes.items()}
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise output_error(error, "The copy of the image for the computing process") from error
         return Job(task, inputs, model, dict(options or {}), device, output)
 
     def release(self, handle: RunHandle) -> None:

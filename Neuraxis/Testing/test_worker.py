@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -14,7 +15,15 @@ import numpy as np
 import pytest
 
 from NeuraxisLib import exchange, task, worker_client
-from NeuraxisLib.errors import CancelledError, DependencyError, InputError, ModelError, NeuraxisError, WorkerError
+from NeuraxisLib.errors import (
+    CancelledError,
+    DependencyError,
+    InputError,
+    ModelError,
+    NeuraxisError,
+    OutputError,
+    WorkerError,
+)
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.worker_client import Job, WorkerClient
 from NeuraxisLib.worker_process import child_environment, import_roots
@@ -458,3 +467,13 @@ def test_the_environment_of_another_interpreter_is_the_one_given():
     assert environment["PATH"] == "/bin" and "HOME" not in environment
     assert environment["OMP_NUM_THREADS"] == "3" and environment["PYTHONIOENCODING"] == "utf-8"
     assert environment["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_an_image_that_does_not_fit_on_the_disk_is_one_sentence(client, volume, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(worker_client, "write_exchange", full)
+    with pytest.raises(OutputError, match=r"the disk is full; free some space.*\.$"):
+        client.job("threshold", {"image": volume})
+    assert list(client._exchange_folder().iterdir()) == []
