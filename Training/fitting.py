@@ -293,7 +293,7 @@ def evaluate(network: nn.Module, heads: list[BankedHead], recipe: Recipe, device
     for head in heads:
         used = np.flatnonzero(head.brain.any(axis=(1, 2)))[:: 2 if head.source != "real" else 1]
         for k in used:
-            logits, truth, brain = _predict_slice(network, head, int(k), recipe, device)
+            logits, truth, brain = predict_slice(network, head, int(k), recipe, device)
             if head.source == "real":
                 if head.slice_label[k] != UNKNOWN:
                     scores.append(float(slice_score(logits, brain)))
@@ -308,7 +308,7 @@ def evaluate(network: nn.Module, heads: list[BankedHead], recipe: Recipe, device
     return {"dice": round(dice, 4), "auc": round(auc, 4), "score": dice if np.isnan(auc) else (dice + auc) / 2}
 
 
-def _predict_slice(
+def predict_slice(
     network: nn.Module, head: BankedHead, k: int, recipe: Recipe, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(logits, truth, brain) of one slice, each (1, 1, size, size)."""

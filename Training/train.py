@@ -129,6 +129,7 @@ def train(options: argparse.Namespace, recipe: Recipe) -> None:
     from Training.fitting import Fitting
     from Training.sampling import HeadSampler
     from Training.simulation.bank import BankedHead
+    from Training.threshold import best_threshold
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -141,7 +142,9 @@ def train(options: argparse.Namespace, recipe: Recipe) -> None:
     _trim_log(options.run / "log.jsonl", fitting.step)
     with (options.run / "log.jsonl").open("a", encoding="utf-8") as stream, ProgressLine() as line:
         weights = fitting.fit(Progress(line), _logger(stream, options.run, fitting.step))
-    write(options.output, recipe, weights, fitting)
+    fitting.network.load_state_dict(weights)
+    threshold = best_threshold(fitting.network, validation, recipe, fitting.device)
+    write(options.output, recipe, weights, fitting, threshold)
 
 
 def split(bank: Path, recipe: Recipe) -> tuple[dict[str, list[str]], list[str]]:
@@ -164,7 +167,9 @@ def split(bank: Path, recipe: Recipe) -> tuple[dict[str, list[str]], list[str]]:
     return names, held_out
 
 
-def write(output: Path, recipe: Recipe, weights: dict[str, Tensor], fitting: Fitting) -> None:
+def write(
+    output: Path, recipe: Recipe, weights: dict[str, Tensor], fitting: Fitting, threshold: float = 0.5
+) -> None:
     """Write the model file in half precision, with the header that says what it is and how it came to be."""
     from NeuraxisLib.models import write_model
 
@@ -185,7 +190,7 @@ def write(output: Path, recipe: Recipe, weights: dict[str, Tensor], fitting: Fit
         "architecture": recipe["architecture"],
         "preprocessing": recipe.preprocessing.to_dict(),
         "labels": {"1": "Hemorrhage"},
-        "threshold": 0.5,
+        "threshold": threshold,
         "min_component_ml": 0.1,
         "uncertainty": {"kind": "entropy"},
         "training": training,
