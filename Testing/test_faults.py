@@ -1,112 +1,29 @@
-"""Every way the hemorrhage job can go wrong: one clear sentence, a stable code, no traceback, no partial output.
-
-The faults come in by the public doors: the command line, and the worker as Slicer drives it.
-"""
+"""Every image and model that must be refused: one clear sentence, a stable code, no traceback, no partial output."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
-import os
-import signal
 import struct
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import dicom_series
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from project_tree import ROOT
-from typer.testing import CliRunner
+from fault_support import (
+    assert_refused,
+    changed,
+    entries,
+    head,
+    neuraxis,
+    neuraxis_process,
+)
 from untrained_models import write_untrained_model
 
-from NeuraxisLib.cli import make_app
-from NeuraxisLib.errors import CancelledError, DependencyError, InputError, WorkerError
-from NeuraxisLib.files import read_volume, write_volume
-from NeuraxisLib.run import run_case
-from NeuraxisLib.task import Progress
-from NeuraxisLib.volume import Volume
-from NeuraxisLib.worker_client import Job, WorkerClient
-from NeuraxisLib.worker_process import child_environment
-
-SUPPORT = ROOT / "Neuraxis" / "Testing" / "worker_support"
-linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses limits and mounts of Linux")
-
-
-# -- a scan, a model, the command line ------------------------------------------------------------------------
-
-
-def head() -> Volume:
-    """A head phantom with a bleed, 64 x 64 x 19 voxels of 3.4 x 3.4 x 10 mm."""
-    i, j, k = (np.arange(size) for size in (64, 64, 19))
-    offset = np.array([-107.1, -107.1, -90.0])
-    points = np.stack(np.meshgrid(k * 10.0, j * 3.4, i * 3.4, indexing="ij")[::-1], axis=-1) + offset
-    matrix = np.diag([-3.4, -3.4, 10.0, 1.0])
-    matrix[:3, 3] = offset * (-1, -1, 1)
-    return Volume(dicom_series.phantom_hu(points), matrix, "HU")
-
-
-def changed(array: np.ndarray) -> Volume:
-    """Other voxels on the phantom's grid."""
-    return Volume(array, head().ijk_to_ras)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    pytest.importorskip("torch")
-    return write_untrained_model(tmp_path_factory.mktemp("model") / "untrained.safetensors", size=32)
-
-
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("scan") / "head.nrrd"
-    write_volume(head(), path)
-    return path
-
-
-def neuraxis(*arguments) -> subprocess.CompletedProcess:
-    """Run the command line within this process: torch is loaded once for all rows."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        done = CliRunner().invoke(make_app(), list(map(str, arguments)))
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception  # what would have been a traceback
-    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
-
-
-def neuraxis_process(*arguments, preexec_fn=None, **environment) -> subprocess.CompletedProcess:
-    """Run the command line as a process of its own, as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "NeuraxisLib.cli", *map(str, arguments)],
-        env={**child_environment([SUPPORT], None, 1, hide_gpu=False), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=preexec_fn,
-    )
-
-
-def entries(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder with its content, hidden or not."""
-    files = sorted(folder.rglob("*"))
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in files}
-
-
-def assert_refused(done: subprocess.CompletedProcess, code: int, words: str) -> None:
-    """One sentence of ours on stderr after the progress lines, the exit code, nothing on stdout."""
-    said = [line for line in done.stderr.splitlines() if " % " not in line]
-    assert len(said) == 1, done.stderr
-    assert words.lower() in said[0].lower() and said[0].endswith("."), said[0]
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr and done.stdout == ""
-
+from NeuraxisLib.errors import InputError
+from NeuraxisLib.files import write_volume
 
 # -- the image ------------------------------------------------------------------------------------------------
 
@@ -280,6 +197,13 @@ def test_a_localizer_among_the_slices_is_left_out(model, tmp_path):
     assert measured[0] == measured[1]
 
 
+def test_images_from_slicer_are_refused_as_files_are(client, model):
+    for make, words in IMAGES.values():
+        handle = client.run(client.job("hemorrhage", {"ct": changed(make())}, str(model)))
+        with pytest.raises(InputError, match=words):
+            client.wait(handle, timeout=120)
+
+
 # -- the model ------------------------------------------------------------------------------------------------
 
 
@@ -334,173 +258,3 @@ def test_package_that_is_absent(package, model, scan, tmp_path):
     done = neuraxis_process("hemorrhage", source, tmp_path / "out", "--model", model, TEST_ABSENT=package)
     assert_refused(done, 8, f"'{package}' is not installed")
     assert entries(tmp_path) == before
-
-
-# -- the disk -------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A small disk of its own at ``folder``; skips where none may be mounted."""
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("no disk can be mounted here (needs root)")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-@linux_only
-@pytest.mark.parametrize("depth", ["out", "new/folder/out"])
-def test_output_folder_that_cannot_be_written_to(depth, model, scan, tmp_path):
-    with contextlib.ExitStack() as stack:
-        if os.geteuid() == 0:  # nothing is forbidden to root, but a read-only disk is read-only
-            folder = stack.enter_context(mounted(tmp_path / "disk", "ro,size=1m"))
-        else:
-            folder = tmp_path / "disk"
-            folder.mkdir(mode=0o555)
-        done = neuraxis("hemorrhage", scan, folder / depth, "--model", model)
-        assert_refused(done, 7, "could not be written")
-        assert "Finding the brain" not in done.stderr  # refused before anything is computed
-        assert entries(folder) == {}
-
-
-@linux_only
-@pytest.mark.parametrize("kilobytes", [4, 40, 120])
-def test_disk_full(kilobytes, model, scan, tmp_path):
-    with mounted(tmp_path / "disk", f"size={kilobytes}k") as folder:
-        done = neuraxis("hemorrhage", scan, folder / "new" / "out", "--model", model)
-        assert_refused(done, 7, "disk is full")
-        assert entries(folder) == {}
-
-
-@linux_only
-@pytest.mark.parametrize("bytes_allowed", [500, 5_000, 50_000])
-def test_earlier_result_survives_a_write_that_fails(bytes_allowed, model, scan, tmp_path):
-    import resource
-
-    def limit_file_size() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_allowed, bytes_allowed))
-
-    assert neuraxis("hemorrhage", scan, tmp_path / "out", "--model", model).returncode == 0
-    before = entries(tmp_path)
-    arguments = ("hemorrhage", scan, tmp_path / "out", "--model", model)
-    done = neuraxis_process(*arguments, preexec_fn=limit_file_size)
-    assert_refused(done, 7, "could not be written")
-    assert entries(tmp_path) == before
-
-
-# -- the process ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def client() -> Iterator[WorkerClient]:
-    made = WorkerClient(paths=[SUPPORT], threads=1)
-    yield made
-    made.stop()
-
-
-def poll_until(client: WorkerClient, condition: Callable[[], bool], seconds: float = 120.0) -> float:
-    """Poll as Slicer's timer does until the condition holds; returns the seconds it took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, f"waited in vain; log: {client.log_text}"
-        client.poll()
-        time.sleep(0.01)
-    return time.monotonic() - start
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
-@pytest.mark.parametrize("stage", ["Finding the brain", "Finding blood", "Writing the result"])
-def test_worker_killed_half_way(stage, client, model, scan, tmp_path):
-    killed = []
-
-    def kill_at_stage(fraction: float, at: str) -> None:
-        if at == stage and not killed:
-            killed.append(os.kill(client._process.pid, signal.SIGKILL))
-
-    job = Job("hemorrhage", {"ct": scan}, str(model), output=tmp_path / "out")
-    handle = client.run(job, on_progress=kill_at_stage)
-    if stage == "Writing the result":  # it may be over before the signal arrives; then the result is whole
-        poll_until(client, lambda: handle.is_finished)
-        assert killed and (handle.state == "failed" or (tmp_path / "out" / "result.json").is_file())
-    else:
-        with pytest.raises(WorkerError, match=r"killed by the system, most likely because memory ran out.*\.$"):
-            client.wait(handle, timeout=120)
-    if handle.state == "failed":
-        assert entries(tmp_path) == {}
-    client.wait(client.run(Job("hemorrhage", {"ct": scan}, str(model), output=tmp_path / "next")), timeout=120)
-
-
-def test_torch_absent_in_the_worker(model, tmp_path):
-    client = WorkerClient(paths=[SUPPORT], environment={**os.environ, "TEST_ABSENT": "torch"}, threads=1)
-    job = client.job("hemorrhage", {"ct": head()}, str(model), output=tmp_path / "out")
-    with pytest.raises(DependencyError, match=r"'torch' is not installed; .*PyTorch extension"):
-        client.wait(client.run(job), timeout=120)
-    client.stop()
-    assert entries(tmp_path) == {}
-
-
-def test_images_from_slicer_are_refused_as_files_are(client, model):
-    for make, words in IMAGES.values():
-        handle = client.run(client.job("hemorrhage", {"ct": changed(make())}, str(model)))
-        with pytest.raises(InputError, match=words):
-            client.wait(handle, timeout=120)
-
-
-STAGES = [
-    "Reading the image",
-    "Finding the brain",
-    "Preparing slices",
-    "Loading the network",
-    "Finding blood",
-    "Measuring",
-    "Writing the result",
-]
-
-
-def test_the_stages_are_all_known(model, scan, tmp_path):
-    seen: list[str] = []
-    progress = Progress(lambda fraction, stage: seen.append(stage))
-    run_case("hemorrhage", {"ct": scan}, model, {}, "cpu", tmp_path / "out", progress)
-    assert list(dict.fromkeys(seen)) == STAGES
-
-
-@pytest.mark.parametrize("which", ["first", "last"])
-@pytest.mark.parametrize("stage", STAGES)
-def test_cancel_at_every_stage_leaves_everything_as_it_was(stage, which, model, scan, tmp_path):
-    """At the first and at the last moment of each stage at which the computation asks whether to go on."""
-    calls: list[str] = []
-    progress = Progress(lambda fraction, at: calls.append(at))
-    run_case("hemorrhage", {"ct": scan}, model, {}, "cpu", tmp_path / "out", progress)
-    before = entries(tmp_path)
-    at = [number for number, name in enumerate(calls) if name == stage][0 if which == "first" else -1]
-    reported: list[str] = []
-    progress = Progress(lambda fraction, name: reported.append(name), cancelled=lambda: len(reported) == at)
-    with pytest.raises(CancelledError):
-        run_case("hemorrhage", {"ct": scan}, model, {}, "cpu", tmp_path / "out", progress)
-    assert len(reported) == at and entries(tmp_path) == before
-
-
-@pytest.mark.parametrize("stage", ["Starting", *STAGES[:-1]])
-def test_cancel_in_the_worker_within_a_second(stage, client, model, tmp_path):
-    job = client.job("hemorrhage", {"ct": head()}, str(model))
-    handle = client.run(job)
-    order = ["Starting", *STAGES]
-    poll_until(client, lambda: order.index(handle.stage) >= order.index(stage) or handle.is_finished)
-    if handle.is_finished:
-        pytest.skip("the run was over before it could be cancelled")
-    client.cancel(handle)
-    assert poll_until(client, lambda: handle.is_finished) < 1.0
-    assert handle.state == "cancelled" and handle.result_folder is None
-    client.release(handle)
-    assert entries(client._exchange) == {}
-
-
-def test_a_scan_without_fault_goes_through(model, scan, tmp_path):
-    """What the rows above are measured against: nothing about scan and model is at fault."""
-    done = neuraxis_process("hemorrhage", scan, tmp_path / "out", "--model", model)
-    assert done.returncode == 0, done.stderr
-    assert read_volume(tmp_path / "out" / "labels.seg.nrrd").array.shape == head().array.shape

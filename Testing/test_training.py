@@ -35,6 +35,15 @@ from Training.simulation.bank import CLEAN, BankedHead
 SCRIPT = Path(train.__file__)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Equal bit for bit holds for equal numbers of threads, here and in the processes that the tests start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Stopped(Exception):
     """Stands for whatever ends a run from outside."""
 
