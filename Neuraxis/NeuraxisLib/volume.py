@@ -200,7 +200,7 @@ class AxisOrder:
         wanted = (ijk_of[2], ijk_of[1], ijk_of[0])  # source ijk axis for the new k, j, i
         signs = (1, -1, -1)  # toward superior, posterior, left
         flips = tuple(bool(steps[ras, axis] * sign < 0) for ras, axis, sign in zip((2, 1, 0), wanted, signs))
-        if wanted != (2, 1, 0) and not volume.is_uniform:
+        if wanted[0] != 2 and volume.slice_origins_ras is not None:
             raise GeometryError("A series with unequal slice gaps must be axial; export it on equal gaps.")
         return cls(axes=tuple(2 - axis for axis in wanted), flips=flips)
 
@@ -228,10 +228,10 @@ class AxisOrder:
         matrix[:, 3] = origin
         origins = volume.slice_origins_ras
         if origins is not None:
-            flip_k, flip_j, flip_i = self.flips
-            origins = origins[::-1] if flip_k else origins
-            origins = origins + flip_j * volume.row_step_ras * (shape_ijk[1] - 1)
-            origins = origins + flip_i * volume.column_step_ras * (shape_ijk[0] - 1)
+            origins = origins[::-1] if self.flips[0] else origins
+            for axis_kji, flip in zip(self.axes[1:], self.flips[1:]):
+                axis = 2 - axis_kji
+                origins = origins + flip * volume.ijk_to_ras[:3, axis] * (shape_ijk[axis] - 1)
             matrix[:3, 3] = origins[0]
         return replace(
             volume, array=self.apply_array(volume.array), ijk_to_ras=matrix, slice_origins_ras=origins
