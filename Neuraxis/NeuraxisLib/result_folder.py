@@ -81,6 +81,7 @@ def write_result(
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         _write_files(result, partial, label_table, report)
+        _flush(partial)
         before_replace()
         _replace(partial, folder)
     except BaseException as error:
@@ -130,6 +131,13 @@ def _write_files(result: Result, folder: Path, label_table: LabelTable | None, r
             file.result()
     with open(folder / RESULT_FILE, "x", encoding="utf-8") as file:  # last: a folder that has it is complete
         json.dump(_to_json(result, table, report), file, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _flush(folder: Path) -> None:
+    """Wait until the files are on the disk, so that a power cut after the rename cannot leave empty ones."""
+    for path in folder.iterdir():
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
 
 
 def _write_volume(path: Path, volume: Volume, keys: dict[str, str] | None = None) -> None:

@@ -96,54 +96,6 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-# -- exchange files -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", ["int16", "uint8", "float32", "float64", "bool", ">i2"])
-def test_exchange_keeps_voxels_and_geometry(tmp_path, volume, dtype):
-    sent = Volume(volume.array.astype(dtype), volume.ijk_to_ras, "HU", meta={"kernel": "H30s", "warnings": ["ä"]})
-    got = exchange.read_exchange(exchange.write_exchange(sent, tmp_path / "a.exchange.nrrd"))
-    assert np.array_equal(got.array, sent.array)
-    assert np.array_equal(got.ijk_to_ras, sent.ijk_to_ras)
-    assert (got.unit, got.meta) == (sent.unit, sent.meta)
-
-
-def test_exchange_keeps_unequal_slices_and_frame_times(tmp_path):
-    origins = np.array([[0, 0, 0], [0, 0, 5], [0, 1, 15.0]])
-    sent = Volume(
-        np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5),
-        np.diag([1, 1, 7.5, 1]),
-        slice_origins_ras=origins,
-        frame_times_s=np.array([0, 1.5]),
-    )
-    got = exchange.read_exchange(exchange.write_exchange(sent, tmp_path / "a.exchange.nrrd"))
-    assert np.array_equal(got.array, sent.array)
-    assert np.array_equal(got.slice_origins_ras, origins)
-    assert np.array_equal(got.frame_times_s, [0, 1.5])
-
-
-def test_exchange_is_nrrd_to_other_programs(tmp_path, volume):
-    import SimpleITK as sitk
-
-    image = sitk.ReadImage(str(exchange.write_exchange(volume, tmp_path / "a.exchange.nrrd")))
-    assert np.array_equal(sitk.GetArrayFromImage(image), volume.array)
-    index = (3, 2, 1)
-    ras = np.array(image.TransformIndexToPhysicalPoint(index)) * (-1, -1, 1)
-    assert np.allclose(ras, (volume.ijk_to_ras @ [*index, 1])[:3])
-
-
-def test_writing_to_a_read_exchange_volume_leaves_the_file(tmp_path, volume):
-    path = exchange.write_exchange(volume, tmp_path / "a.exchange.nrrd")
-    exchange.read_exchange(path).array[:] = 7
-    assert np.array_equal(exchange.read_exchange(path).array, volume.array)
-
-
-def test_a_foreign_file_is_not_an_exchange_file(tmp_path):
-    (tmp_path / "a.exchange.nrrd").write_bytes(b"NRRD0005\ntype: short\n\n")
-    with pytest.raises(InputError, match="not an exchange file"):
-        exchange.read_exchange(tmp_path / "a.exchange.nrrd")
-
-
 # -- results --------------------------------------------------------------------------------------------------
 
 
