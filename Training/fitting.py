@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from HemorrhageSegLib.density import DENSEST_BLOOD_HU
 from HemorrhageSegLib.networks import NETWORKS
-from HemorrhageSegLib.pipeline import DENSEST_BLOOD_HU
 from NeuraxisLib.atomic import atomic_write
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress

@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from HemorrhageSegLib.pipeline import DENSEST_BLOOD_HU
+from HemorrhageSegLib.density import DENSEST_BLOOD_HU
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.preprocessing import SlicePreprocessing
 from Training.simulation.bank import BLEEDING, CLEAN, UNKNOWN, BankedHead

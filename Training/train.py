@@ -195,11 +195,17 @@ def write(
         "uncertainty": {"kind": "entropy"},
         "training": training,
         "licence": "Apache-2.0",
-        "notice": f"Trained on simulation, research use only. {RESEARCH_USE_NOTICE}",
+        "notice": _notice(recipe),
         "scores": {},
     }
     write_model(output, half, header)
     print(f"Wrote {output}")
+
+
+def _notice(recipe: Recipe) -> str:
+    """What a reader of any result of this model has to know."""
+    real = "Real scans taught it which slices bleed, not where. " if recipe["fitting"]["shares"].get("real") else ""
+    return f"Trained on simulation, research use only. {real}{RESEARCH_USE_NOTICE}"
 
 
 def _device(name: str) -> str:

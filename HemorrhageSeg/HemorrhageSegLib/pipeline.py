@@ -14,6 +14,7 @@ import numpy as np
 from HemorrhageSegLib import legacy
 from HemorrhageSegLib.brain import BrainMask
 from HemorrhageSegLib.checks import require_head_ct
+from HemorrhageSegLib.density import drop_bone_edges, searched_space
 from HemorrhageSegLib.findings import Findings, measure_hemorrhage
 from HemorrhageSegLib.networks import NETWORKS
 from HemorrhageSegLib.task import HemorrhageOptions
@@ -33,10 +34,6 @@ MAP_STEP = 1 / 1024
 #: Below this confidence of the brain extraction a reader is warned; far below it the scan is refused.
 SURE_BRAIN = 0.6
 KEY_SLICES = 5
-#: Clotted blood stays below about 100 HU; what is denser is bone or calcium.
-DENSEST_BLOOD_HU = 100.0
-#: Blur before a voxel's density is judged, so that noise alone does not exclude it.
-DENSITY_BLUR_MM = 0.8
 
 
 @dataclass
@@ -88,8 +85,11 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
         on_grid = _predict(predictor, slabs, centres, preprocessing, model, progress.part(0.2, 0.8))
     progress(0.8, "Measuring")
     with clock.stage("measures"):
-        probability = _to_source(on_grid, grid, searched_space(axial, brain.mask), options)
-        findings = measure_hemorrhage(axial, probability, brain.mask, *_rules(model, options))
+        threshold, smallest_ml = _rules(model, options)
+        space = searched_space(axial, brain.mask)
+        probability = _to_source(on_grid, grid, space, options)
+        drop_bone_edges(probability, axial, space, threshold)
+        findings = measure_hemorrhage(axial, probability, brain.mask, threshold, smallest_ml)
         if options.legacy_fixed_dpi_volume:
             findings.measurements.append(legacy.fixed_dpi_measurement(on_grid))
         progress(0.9, "Measuring")
@@ -130,26 +130,6 @@ def _predict(
     probability = np.zeros(slabs.shape, np.float32)
     probability[centres] = found[:, 0]
     return probability
-
-
-def searched_space(axial: Volume, brain: np.ndarray) -> np.ndarray:
-    """Bool (k, j, i): the intracranial space without what is too dense to be blood (bone spurs, calcifications).
-
-    Density is blurred among the voxels of the space alone: blood against the inner table must not be taken for bone.
-
-    Args:
-        axial: CT in HU with axial slices.
-        brain: bool (k, j, i), intracranial space.
-    """
-    from scipy import ndimage
-
-    box = ndimage.find_objects(brain.astype(np.uint8))[0]
-    sigma = [0.0, DENSITY_BLUR_MM / axial.spacing_mm[1], DENSITY_BLUR_MM / axial.spacing_mm[0]]
-    inside = brain[box].astype(np.float32)
-    excess = np.clip(axial.array[box] - np.float32(DENSEST_BLOOD_HU), -200, 200) * inside
-    space = np.zeros_like(brain)
-    space[box] = brain[box] & (ndimage.gaussian_filter(excess, sigma, truncate=3.0) < 0)
-    return space
 
 
 def _to_source(on_grid: np.ndarray, grid: SliceGrid, space: np.ndarray, options: HemorrhageOptions) -> np.ndarray:
