@@ -46,7 +46,7 @@ def drop_bone_edges(probability: np.ndarray, axial: Volume, space: np.ndarray, t
 
     if not (probability >= threshold).any():
         return
-    box = _box(space)
+    box = _box(space, margin=int(np.ceil(3 * DENSITY_BLUR_MM / min(axial.spacing_mm[:2]))))
     density = np.clip(axial.array[box], -100, 300).astype(np.float32)
     at_bone = _blurred(density, axial) >= DENSEST_BLOOD_HU
     clear = (probability[box] >= threshold) & ~at_bone
@@ -55,10 +55,12 @@ def drop_bone_edges(probability: np.ndarray, axial: Volume, space: np.ndarray, t
     probability[box][at_bone & ~vouched] = 0
 
 
-def _box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice, slice]:
+    """The box of a mask, widened in-plane by ``margin`` voxels as far as the image goes."""
     from scipy import ndimage
 
-    return ndimage.find_objects(mask.astype(np.uint8))[0]
+    slices, *in_plane = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return slices, *(slice(max(0, side.start - margin), side.stop + margin) for side in in_plane)
 
 
 def _blurred(values: np.ndarray, axial: Volume) -> np.ndarray:
