@@ -8,7 +8,7 @@ import torch
 from tiny_training import tiny_recipe
 from torch import nn
 
-from Training.simulation.bank import UNKNOWN, BankedHead
+from Training.simulation.bank import CLEAN, UNKNOWN, BankedHead
 from Training.threshold import best_threshold
 
 
@@ -33,7 +33,7 @@ def head(source: str = "planted", bleeds: bool = True) -> BankedHead:
         np.broadcast_to(np.rint(slab).astype(np.int16), shape),
         np.broadcast_to(truth, shape),
         np.ones(shape, bool),
-        np.full(3, UNKNOWN, np.int8),
+        np.full(3, CLEAN if source == "real" else UNKNOWN, np.int8),
         source,
     )
 
@@ -46,3 +46,9 @@ def test_threshold_lies_between_the_rim_and_the_blood():
 @pytest.mark.parametrize("heads", [[], [head("real")], [head(bleeds=False)]])
 def test_without_blood_to_judge_by_the_default_stays(heads):
     assert best_threshold(Density(), heads, tiny_recipe(), torch.device("cpu"), default=0.6) == 0.6
+
+
+def test_real_heads_without_bleeding_raise_the_threshold():
+    clean = head("real")  # what is as dense as blood here is none
+    found = best_threshold(Density(), [head(), clean], tiny_recipe(), torch.device("cpu"))
+    assert found == 0.85  # above the 0.8 of the false blood, below nothing else

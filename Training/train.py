@@ -143,7 +143,8 @@ def train(options: argparse.Namespace, recipe: Recipe) -> None:
     with (options.run / "log.jsonl").open("a", encoding="utf-8") as stream, ProgressLine() as line:
         weights = fitting.fit(Progress(line), _logger(stream, options.run, fitting.step))
     fitting.network.load_state_dict(weights)
-    threshold = best_threshold(fitting.network, validation, recipe, fitting.device)
+    judged = [*validation, *sampler.heads.get("real", [])]
+    threshold = best_threshold(fitting.network, judged, recipe, fitting.device)
     write(options.output, recipe, weights, fitting, threshold)
 
 
