@@ -26,12 +26,16 @@ class Batch:
         truth: (n, 1, size, size) 1 where blood fills the pixel.
         brain: (n, 1, size, size) 1 in the intracranial space where the density allows blood.
         slice_label: (n,) BLEEDING or CLEAN for real slices, UNKNOWN where ``truth`` is exact.
+        cases: where each sample comes from, for messages; may be empty.
+
+    Of three-dimensional patches the tensors have one axis more: (n, channels, x, y, z) and (n, 1, x, y, z).
     """
 
     images: Tensor
     truth: Tensor
     brain: Tensor
     slice_label: Tensor
+    cases: tuple[str, ...] = ()
 
 
 class HeadSampler:
@@ -120,6 +124,8 @@ def _move(stack: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
 def _vary_intensity(hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Scanner calibration, kernel sharpness and noise (n, h, w) in HU."""
     out = hu * np.exp(rng.normal(0, 0.04)) + rng.normal(0, 2.0)
+    if rng.random() < 0.35:
+        out = out + _bright_rim(hu, rng)
     choice = rng.random()
     if choice < 0.2:
         out = ndimage.gaussian_filter(out, (0, *([rng.uniform(0.3, 1.0)] * 2)))
@@ -130,3 +136,10 @@ def _vary_intensity(hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         noise = ndimage.gaussian_filter(noise, (0, *([rng.uniform(0, 0.9)] * 2)))
         out = out + noise * rng.uniform(0, 4.0) / max(float(noise.std()), 1e-6)
     return out.astype(np.float32)
+
+
+def _bright_rim(hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What beam hardening and the blur of the table leave under the skull (n, h, w) in HU; now and then a dark rim."""
+    skull = np.clip((hu - 150) / 500, 0, 1)
+    halo = ndimage.gaussian_filter(skull, (0, *([rng.uniform(1.5, 7.0)] * 2)))
+    return halo * rng.uniform(-15, 45) * (hu < 150)
