@@ -11,48 +11,25 @@ from typing import Any
 
 from NeuraxisLib.errors import InputError, ModelError
 from NeuraxisLib.preprocessing import SlicePreprocessing
-from NeuraxisLib.task import TASKS
+from Training.recipe_keys import (
+    CHOICES,
+    DEFAULTS,
+    INPUT_CHANNELS,
+    NUMBER,
+    OPTIONAL,
+    RANGES,
+    SECTIONS,
+    SOURCES,
+    VOLUME_PREPROCESSING,
+    Kinds,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Kinds = type | tuple[type, ...]
-NUMBER = (int, float)
-
-#: Section -> key -> type of its value. Every key is required, but those of :data:`DEFAULTS`.
-SECTIONS: dict[str, dict[str, Kinds]] = {
-    "": {"task": str, "name": str, "title": str},
-    "architecture": {"name": str, "arguments": dict},
-    "preprocessing": {"size": int, "margin": NUMBER, "slab_mm": NUMBER, "channels": list},
-    "simulation": {"planted": int, "synthetic": int, "bank_size": int},
-    "fitting": {
-        "seed": int, "steps": int, "batch": int, "learning_rate": NUMBER, "weight_decay": NUMBER, "warmup": int,
-        "ema": NUMBER, "precision": str, "validate_every": int, "keep_minutes": NUMBER, "shares": dict,
-        "bleeding_share": NUMBER, "outside_weight": NUMBER, "slice_weight": NUMBER,
-        "loss": str, "schedule": str, "clip": NUMBER,
-    },
-}  # fmt: skip
-#: Values of keys that a recipe may leave out.
-DEFAULTS: dict[str, dict[str, Any]] = {"fitting": {"loss": "bleeding", "schedule": "cosine", "clip": 3.0}}
-#: What a text may say.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "task": tuple(TASKS),
-    "fitting.precision": ("fp32", "bf16"),
-    "fitting.loss": ("bleeding", "legacy_mean_dice"),
-    "fitting.schedule": ("cosine", "constant"),
-}
-#: Lowest and highest value of a number.
-RANGES: dict[str, tuple[float, float]] = {
-    "simulation.planted": (0, 99_999), "simulation.synthetic": (0, 99_999), "simulation.bank_size": (32, 1024),
-    "fitting.seed": (0, 2**32 - 1), "fitting.steps": (1, math.inf), "fitting.batch": (1, 4096),
-    "fitting.learning_rate": (0, 1), "fitting.weight_decay": (0, 1), "fitting.warmup": (0, math.inf),
-    "fitting.ema": (0, 1), "fitting.validate_every": (1, math.inf), "fitting.keep_minutes": (0, math.inf),
-    "fitting.bleeding_share": (0, 1), "fitting.outside_weight": (0, 1), "fitting.slice_weight": (0, math.inf),
-    "fitting.clip": (0, math.inf),
-}  # fmt: skip
-SOURCES = ("planted", "synthetic", "real")
+__all__ = ["SOURCES", "Recipe"]
 
 
 @dataclass(frozen=True)
@@ -63,14 +40,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         data = deepcopy(self.data)
+        data.setdefault("preset", "paper")
         for section, values in DEFAULTS.items():
-            if isinstance(data.get(section), dict):
-                data[section] = {**values, **data[section]}
+            if isinstance(data.setdefault(section, {}), dict):
+                data[section] = {**deepcopy(values), **data[section]}
         object.__setattr__(self, "data", data)
 
     @classmethod
     def read(cls, path: Path | str, overrides: tuple[str, ...] = ()) -> Recipe:
         """Read and check a TOML recipe.
+
+        A recipe may hold a section ``[sane]`` with other values for keys whose published number is a known fault, as
+        ``fitting.learning_rate = 3e-4``; ``preset = "sane"`` lays them over the published ones.
 
         Args:
             path: the file.
@@ -87,8 +68,15 @@ class Recipe:
             raise InputError(f"The recipe '{name}' cannot be read; check its path.") from None
         except ValueError as error:  # not TOML, or not even text
             raise InputError(f"The recipe '{name}' is not valid TOML ({error}); correct it.") from None
+        sane = data.pop("sane", None)
         for override in overrides:
             _override(data, override)
+        if data.get("preset") == "sane":
+            if not isinstance(sane, dict):
+                raise InputError(f"The recipe '{name}' has no preset 'sane'; leave the preset out.")
+            _overlay(data, sane)
+            for override in overrides:  # what the user says has the last word
+                _override(data, override)
         recipe = cls(data)
         _check(recipe.data)
         return recipe
@@ -97,9 +85,27 @@ class Recipe:
         return self.data[section]
 
     @property
-    def preprocessing(self) -> SlicePreprocessing:
-        """The preprocessing that goes into the model file."""
-        return SlicePreprocessing.from_dict(self.data["preprocessing"])
+    def family(self) -> str:
+        """``"slices"``: axial slices of heads. ``"patches"``: three-dimensional patches of volumes."""
+        return "patches" if self.data["preprocessing"].get("kind") == "volume" else "slices"
+
+    @property
+    def preprocessing(self) -> Any:
+        """The preprocessing that goes into the model file (SlicePreprocessing or VolumePreprocessing)."""
+        if self.family == "slices":
+            return SlicePreprocessing.from_dict(self.data["preprocessing"])
+        from NeuraxisLib.volume_preprocessing import VolumePreprocessing
+
+        return VolumePreprocessing.from_dict(self.data["preprocessing"])
+
+
+def _overlay(data: dict, values: dict) -> None:
+    """Lay nested ``values`` over ``data``, in place; inline tables (network arguments) are merged too."""
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(data.get(name), dict):
+            _overlay(data[name], value)
+        else:
+            data[name] = value
 
 
 def _override(data: dict, override: str) -> None:
@@ -107,7 +113,8 @@ def _override(data: dict, override: str) -> None:
     key, separator, text = override.partition("=")
     names = key.strip().split(".")
     section = names[0] if len(names) > 1 else ""
-    kind = SECTIONS.get(section, {}).get(names[-1] if len(names) < 3 else names[1])
+    kinds = SECTIONS.get(section, {}) | (VOLUME_PREPROCESSING if section == "preprocessing" else {})
+    kind = kinds.get(names[-1] if len(names) < 3 else names[1])
     if not separator or kind is None or len(names) > 3 or (len(names) == 3 and kind is not dict):
         raise InputError(f"The override '{override}' names no recipe key; write section.key=value.")
     try:
@@ -130,26 +137,46 @@ def _check(data: dict) -> None:
         values = data if not section else data.get(section, {})
         if not isinstance(values, dict):
             raise InputError(f"The recipe's '{section}' is not a section; write it as [{section}].")
-        for name, kind in keys.items():
-            label = f"{section}.{name}" if section else name
-            if name not in values:
-                raise InputError(f"The recipe lacks '{label}'; add it.")
-            _check_value(label, values[name], kind)
-        if section and set(values) - set(keys):
-            extra = sorted(set(values) - set(keys))[0]
-            raise InputError(f"The recipe holds an unknown key '{section}.{extra}'; remove or correct it.")
+        if section == "preprocessing" and values.get("kind") == "volume":
+            keys = VOLUME_PREPROCESSING
+        _check_section(section, values, keys)
+    _check_lists(data)
     _check_shares(data["fitting"]["shares"])
     _check_images(data)
 
 
+def _check_section(section: str, values: dict, keys: dict[str, Kinds]) -> None:
+    for name, kind in keys.items():
+        label = f"{section}.{name}" if section else name
+        if name in values:
+            _check_value(label, values[name], kind)
+        elif label not in OPTIONAL:
+            raise InputError(f"The recipe lacks '{label}'; add it.")
+    if section and set(values) - set(keys):
+        extra = sorted(set(values) - set(keys))[0]
+        raise InputError(f"The recipe holds an unknown key '{section}.{extra}'; remove or correct it.")
+
+
 def _check_value(label: str, value: Any, kind: Kinds) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"The recipe's '{label}' has the wrong type: {value!r}; correct it.")
     low, high = RANGES.get(label, (-math.inf, math.inf))
     if label in RANGES and not low <= value <= high:
         raise InputError(f"The recipe's '{label}' is {value}; choose a number from {low:g} to {high:g}.")
     if label in CHOICES and value not in CHOICES[label]:
         raise InputError(f"The recipe's '{label}' is '{value}'; choose one of: {', '.join(CHOICES[label])}.")
+
+
+def _check_lists(data: dict) -> None:
+    """Lists of numbers of the right length, and of names."""
+    fitting = data["fitting"]
+    for name, high in (("betas", 1.0), ("class_weights", math.inf)):
+        values = fitting[name]
+        numbers = [v for v in values if isinstance(v, NUMBER) and not isinstance(v, bool) and 0 <= v <= high]
+        if len(values) != 2 or len(numbers) != 2:
+            raise InputError(f"The recipe's 'fitting.{name}' is {values}; give two numbers of 0 or more.")
+    if not all(isinstance(name, str) and name for name in fitting["frozen"]):
+        raise InputError("The recipe's 'fitting.frozen' must list beginnings of parameter names; correct it.")
 
 
 def _check_shares(shares: dict) -> None:
@@ -167,15 +194,25 @@ def _check_images(data: dict) -> None:
     """Preprocessing that works, with as many channels as the network takes."""
     if data["simulation"]["bank_size"] % 8:
         raise InputError("The recipe's 'simulation.bank_size' must be a multiple of 8; correct it.")
+    recipe = Recipe(data)
     try:
-        channels = len(SlicePreprocessing.from_dict(data["preprocessing"]).channels)
+        channels = len(recipe.preprocessing.channels) if recipe.family == "slices" else 1
     except ModelError:
         raise InputError(
             "The recipe's 'preprocessing' cannot be: size must be a multiple of 32, every channel needs an offset "
             "and low_hu below high_hu; correct it."
+            if recipe.family == "slices"
+            else "The recipe's 'preprocessing' cannot be: spacing and patch need three numbers above 0, clip_hu two "
+            "in rising order; correct it."
         ) from None
-    wanted = data["architecture"]["arguments"].get("in_channels", 1)
+    wanted = _channels_wanted(data["architecture"])
     if wanted != channels:
         raise InputError(
             f"The recipe's network takes {wanted} channels but its preprocessing makes {channels}; make them equal."
         )
+
+
+def _channels_wanted(architecture: dict) -> int:
+    arguments = architecture["arguments"]
+    argument, default = INPUT_CHANNELS.get(architecture["name"], ("in_channels", 1))
+    return arguments.get(argument, default)

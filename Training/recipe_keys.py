@@ -56,7 +56,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "preprocessing.kind": ("slices", "volume"),
     "preprocessing.normalisation": ("window", "zscore"),
     "fitting.precision": ("fp32", "bf16", "fp16"),
+    "fitting.loss": ("bleeding", "legacy_mean_dice"),
+    "fitting.schedule": ("cosine", "constant"),
 }
+#: Keys that may be missing and stay so (the preprocessing fills them in).
+OPTIONAL = ("preset", "preprocessing.normalisation", "preprocessing.brain_only")
+#: Networks whose number of input channels is not the argument ``in_channels``: (argument, its default).
+INPUT_CHANNELS: dict[str, tuple[str, int]] = {"SLEXNet": ("", 3), "SLEXNetMultiSlice": ("slices", 3)}
 #: Lowest and highest value of a number.
 RANGES: dict[str, tuple[float, float]] = {
     "preprocessing.std_hu": (1e-6, math.inf), "preprocessing.overlap": (0, 0.95),
