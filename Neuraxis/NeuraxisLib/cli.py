@@ -1,4 +1,4 @@
-"""The command line: ``neuraxis TASK INPUT OUTPUT``, ``neuraxis models``, ``neuraxis info FILE``.
+"""The command line: ``neuraxis TASK INPUT OUTPUT``, ``neuraxis models [import]``, ``neuraxis info FILE``.
 
 Exit codes, for scripts; they do not change:
 
@@ -25,28 +25,20 @@ import contextlib
 import dataclasses
 import inspect
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
-from NeuraxisLib.errors import SeriesChoiceError
-from NeuraxisLib.process import as_user_error, keep_freed_memory, thread_environment
+from NeuraxisLib.cli_models import models_group
+from NeuraxisLib.cli_process import faults_reported, prepare_process, shown_progress
 from NeuraxisLib.result import Measurement, Result
 from NeuraxisLib.result_folder import REPORT_FILE
 from NeuraxisLib.run import DEVICES, run_case
 from NeuraxisLib.task import TASKS, Task, get_task
-
-EXIT_CODES = {
-    "input": 3, "geometry": 4, "choose-series": 5, "model": 6, "output": 7, "dependency": 8, "worker": 9,
-    "cancelled": 130,
-}  # fmt: skip
-_TERMINATED = 143
 
 
 def main() -> None:
@@ -67,7 +59,7 @@ def make_app() -> typer.Typer:
     for name in TASKS:
         task = get_task(name)
         app.command(name, help=f"{task.title}. Writes a result folder with report.html.")(task_command(task))
-    app.command("models")(show_models)
+    app.add_typer(models_group(), name="models")
     app.command("info")(show_info)
     return app
 
@@ -157,21 +149,8 @@ def _option(name: str, kind: Any, default: Any, flag: str, text: str, **more: An
 # -- other commands -------------------------------------------------------------------------------------------
 
 
-def show_models(
-    task: Annotated[str, typer.Option("--task", help="Only models of this task.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
-) -> None:
-    """List the installed models and what they were trained for."""
-    from NeuraxisLib.cli_pages import models_page
-
-    with faults_reported(as_json):
-        print(models_page([get_task(name) for name in ([task] if task else TASKS)], as_json))
-
-
 def show_info(
-    file: Annotated[
-        Path, typer.Argument(help="Image file or DICOM folder.", metavar="FILE", show_default=False)
-    ],
+    file: Annotated[Path, typer.Argument(help="Image file or DICOM folder.", metavar="FILE", show_default=False)],
     series: Annotated[str | None, typer.Option("--series", help="Series of a DICOM folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -182,7 +161,7 @@ def show_info(
         print(info_page(file, series, as_json))
 
 
-# -- results and faults ---------------------------------------------------------------------------------------
+# -- results --------------------------------------------------------------------------------------------------
 
 
 def in_words(measurement: Measurement, with_segment: bool = True) -> str:
@@ -222,73 +201,6 @@ def as_record(result: Result, output: Path) -> dict:
         "warnings": result.warnings,
         "provenance": result.provenance,
     }
-
-
-@contextlib.contextmanager
-def faults_reported(as_json: bool = False) -> Iterator[None]:
-    """Turn every fault in the block into one sentence on stderr and the exit code of its kind."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _leave("Cancelled; nothing was written.", "cancelled", EXIT_CODES["cancelled"], as_json)
-    except _Terminated:
-        _leave("Stopped by the system; nothing was written.", "cancelled", _TERMINATED, as_json)
-    except Exception as fault:
-        error = as_user_error(fault)
-        choices = error.choices if isinstance(error, SeriesChoiceError) else None
-        _leave(str(error), error.code, EXIT_CODES.get(error.code, 1), as_json, choices)
-
-
-def _leave(sentence: str, code: str, exit_code: int, as_json: bool, choices: list[dict] | None = None) -> None:
-    print(sentence, file=sys.stderr)
-    if as_json:
-        record = {"status": "failed", "code": code, "message": sentence}
-        print(json.dumps({**record, "choices": choices} if choices else record, default=str))
-    raise typer.Exit(exit_code) from None
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-def prepare_process(threads: int | None, hide_gpu: bool) -> None:
-    """Threads, memory and signals of this process; before torch is loaded."""
-
-    def stop(*_: Any) -> None:
-        raise _Terminated
-
-    os.environ.update(thread_environment(threads))
-    if hide_gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    keep_freed_memory()
-    with contextlib.suppress(ValueError):  # not in the main thread: whoever calls us there handles signals
-        signal.signal(signal.SIGTERM, stop)
-
-
-@contextlib.contextmanager
-def shown_progress() -> Iterator[Any]:
-    """A Progress shown on stderr: a bar with the time left on a terminal, one line per stage elsewhere."""
-    from NeuraxisLib.task import Progress
-
-    if not sys.stderr.isatty():
-        stages: list[str] = []
-
-        def print_stage(fraction: float, stage: str) -> None:
-            if stages[-1:] != [stage]:
-                stages.append(stage)
-                print(f"{100 * fraction:3.0f} % {stage}", file=sys.stderr)
-
-        yield Progress(print_stage)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn())
-    bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-    with bar:
-        row = bar.add_task("Starting", total=1.0)
-        yield Progress(lambda fraction, stage: bar.update(row, completed=fraction, description=stage))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from NeuraxisLib import RESEARCH_USE_NOTICE, __version__, cli
+from NeuraxisLib import RESEARCH_USE_NOTICE, __version__, cli, cli_process
 from NeuraxisLib.files import write_volume
 from NeuraxisLib.result import Measurement
 from NeuraxisLib.result_folder import read_result
@@ -237,14 +237,14 @@ def test_help_loads_nothing_heavy():
 
 def test_the_table_of_exit_codes_is_the_one_in_use():
     documented = [int(line.split()[0]) for line in cli.__doc__.splitlines() if line[:1].isdigit()]
-    assert documented == [0, 1, 2, *sorted(cli.EXIT_CODES.values())]
+    assert documented == [0, 1, 2, *sorted(cli_process.EXIT_CODES.values())]
     errors = Path(cli.__file__).with_name("errors.py").read_text()
     codes = {
         node.value.value
         for node in ast.walk(ast.parse(errors))
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "code"
     }
-    assert codes - {"error"} == set(cli.EXIT_CODES)
+    assert codes - {"error"} == set(cli_process.EXIT_CODES)
 
 
 @pytest.mark.parametrize(
