@@ -75,7 +75,7 @@ class Up(nn.Module):
         self.conv = DoubleConv(inputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Double the size of ``x`` (zeros where the pooling had lost a row or column) and merge the encoder's ``skip``."""
+        """Double the size of ``x`` (zeros where pooling lost a row or column) and merge the encoder's ``skip``."""
         x = self.up(x)
         rows, columns = skip.shape[2] - x.shape[2], skip.shape[3] - x.shape[3]
         if rows or columns:
