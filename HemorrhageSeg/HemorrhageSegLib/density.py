@@ -51,7 +51,7 @@ def drop_bone_edges(probability: np.ndarray, axial: Volume, space: np.ndarray, t
     at_bone = _blurred(density, axial) >= DENSEST_BLOOD_HU
     clear = (probability[box] >= threshold) & ~at_bone
     cross = ndimage.generate_binary_structure(3, 1)[1:2]  # within the slice: thick slices say little of each other
-    vouched = ndimage.binary_dilation(ndimage.binary_opening(clear, cross), _disc(axial, BONE_EDGE_MM))
+    vouched = ndimage.binary_dilation(ndimage.binary_opening(clear, cross), disc(axial, BONE_EDGE_MM))
     probability[box][at_bone & ~vouched] = 0
 
 
@@ -71,7 +71,7 @@ def _blurred(values: np.ndarray, axial: Volume) -> np.ndarray:
     return ndimage.gaussian_filter(values, sigma, truncate=3.0)
 
 
-def _disc(axial: Volume, radius_mm: float) -> np.ndarray:
+def disc(axial: Volume, radius_mm: float) -> np.ndarray:
     """Structuring element (1, rows, columns) of that radius."""
     steps = axial.spacing_mm[1], axial.spacing_mm[0]
     reach = [int(np.ceil(radius_mm / step)) for step in steps]
