@@ -18,6 +18,8 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 
+#: What every worker needs besides torch.
+REQUIREMENTS_FILE = Path(__file__).parent / "Resources" / "requirements.txt"
 TORCH_REQUIREMENT = ">=2.2"
 #: Asks an interpreter what it has, without importing torch (which takes seconds).
 CHECK_CODE = (
@@ -189,13 +191,16 @@ class NeuraxisLogic(ScriptedLoadableModuleLogic):
     # -- packages -------------------------------------------------------------------------------------------------
 
     def missingPackages(self, requirementsFile):
-        """Packages that the worker needs and Slicer's Python does not have; none if another Python was chosen."""
+        """Packages that the worker needs and Slicer's Python does not have; none if another Python was chosen.
+
+        ``requirementsFile``: of the module that asks; what every worker needs is checked with it.
+        """
         from NeuraxisLib.panel import missing_packages, worker_settings
 
         if worker_settings(slicer.app.userSettings().value)["python"]:
             return []
         torch = [] if importlib.util.find_spec("torch") else ["torch"]
-        return torch + missing_packages(requirementsFile)
+        return torch + missing_packages(REQUIREMENTS_FILE) + missing_packages(requirementsFile)
 
     def installPackages(self, requirementsFile):
         """Install what is missing, asking first; returns the sentence to show."""
@@ -228,12 +233,13 @@ class NeuraxisLogic(ScriptedLoadableModuleLogic):
         try:
             from slicer.packaging import load_requirements, pip_ensure
         except ImportError:
-            missing = missing_packages(requirementsFile)
+            missing = missing_packages(REQUIREMENTS_FILE) + missing_packages(requirementsFile)
             question = _("Install {packages} into Slicer's Python?").format(packages=", ".join(missing))
             if slicer.util.confirmOkCancelDisplay(question):
                 slicer.util.pip_install(missing)
         else:
-            pip_ensure(load_requirements(requirementsFile), requester="Neuraxis")
+            wanted = load_requirements(REQUIREMENTS_FILE) + load_requirements(requirementsFile)
+            pip_ensure(wanted, requester="Neuraxis")
 
     # -- models ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import pytest
 from phantom_head import SLICE_MM, label_map, real_head
 from scipy import ndimage
 
+from Training.sampling import _bright_rim
 from Training.simulation import anatomy as anatomies
 from Training.simulation import bleeds, head_ct, mimics, scanner
 from Training.simulation.bleeds import KINDS, Anatomy, draw_bleed
@@ -246,6 +247,13 @@ def test_kinds_are_drawn_with_their_shares():
     assert sum(bleeds.KIND_SHARES.values()) == pytest.approx(1)
 
 
+def test_some_bleeds_are_faint():
+    rng = np.random.default_rng(0)
+    made = [draw_bleed("intraventricular", real_anatomy(), rng) for _ in range(60)]
+    density = np.array([bleed.hu.mean() for bleed in made if bleed is not None])
+    assert 0.1 < (density < 52).mean() < 0.5 and density.min() > 30
+
+
 # -- partial volume and slices ---------------------------------------------------------------------------------------
 
 
@@ -402,3 +410,15 @@ def test_heads_from_real_anatomy(shared_data):
     head, label = sources.real_with_labels(name)
     assert len(label) == head.volume.slice_count
     assert set(np.flatnonzero(label == 1)) <= set(sources.positive[name])
+
+
+def test_a_bright_rim_lies_under_the_skull_and_fades_inward():
+    rows, columns = np.indices((96, 96)) - 48
+    radius = np.hypot(rows, columns)
+    hu = np.where(radius < 38, 30.0, np.where(radius < 44, 900.0, -1000.0))[None].astype(np.float32)
+    for seed in range(20):
+        rim = _bright_rim(hu, np.random.default_rng(seed))[0]
+        under, deep = np.abs(rim[(radius > 35) & (radius < 38)]).mean(), np.abs(rim[radius < 10]).mean()
+        assert not rim[(radius > 38) & (radius < 44)].any()
+        assert deep < 0.5 < under or under < 0.5
+    assert any(abs(_bright_rim(hu, np.random.default_rng(seed))).max() > 10 for seed in range(20))

@@ -94,6 +94,14 @@ def test_missing_packages_with_slicer_s_python_and_with_another(logic, settings,
     assert logic.missingPackages(requirements) == []
 
 
+def test_what_every_worker_needs_is_checked_with_the_module_s_own(logic, requirements, tmp_path, monkeypatch):
+    core = tmp_path / "core.txt"
+    core.write_text("neuraxis-no-such-core>=1\n")
+    monkeypatch.setattr(sys.modules[type(logic).__module__], "REQUIREMENTS_FILE", core)
+    missing = [name for name in logic.missingPackages(requirements) if name != "torch"]
+    assert missing == ["neuraxis-no-such-core>=1", "neuraxis-no-such-package>=1"]
+
+
 def test_packages_are_installed_through_slicer_packaging(application, logic, requirements):  # noqa: F811
     sentence = logic.installPackages(requirements)
     assert application.packaging.ensured == ["neuraxis-no-such-package>=1"]

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 KINDS = {"intraparenchymal": 1, "intraventricular": 2, "subdural": 3, "epidural": 4, "subarachnoid": 5}
 #: How often each kind is drawn; extra-axial and small parenchymal bleeds are the ones that are missed.
 KIND_SHARES = {
-    "intraparenchymal": 0.34,
-    "intraventricular": 0.11,
-    "subdural": 0.21,
-    "epidural": 0.22,
+    "intraparenchymal": 0.33,
+    "intraventricular": 0.17,
+    "subdural": 0.2,
+    "epidural": 0.18,
     "subarachnoid": 0.12,
 }
 
+#: Share of bleeds that are faint: blood thinned by CSF, old, or in an anaemic patient.
+FAINT_SHARE = 0.25
 #: Share of parenchymal bleeds that take the shape of a real lesion, where a library of shapes is given.
 TRACED_SHARE = 0.35
 
@@ -103,6 +105,8 @@ def draw_bleed(
     mean = float(np.clip(rng.normal(58 if traced else 61, 8), 44, 84))
     if kind == "subarachnoid":
         mean = float(rng.uniform(42, 66))
+    elif rng.random() < FAINT_SHARE:
+        mean = float(rng.uniform(42, 54))
     texture = smooth_field(occupancy.shape, anatomy.spacing_mm, rng.uniform(3, 9), rng) * rng.uniform(1, 7)
     oedema = np.zeros_like(occupancy)
     if oedema_share:
