@@ -11,7 +11,7 @@ the contour, and not a calibrated probability.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class FuzzyCMeansParameters:
     """
 
     fuzziness: float = 2.0
-    blur_mm: float = 1.0
+    blur_mm: float = 0.5
     least_contrast_hu: float = 20.0
     bone_margin_mm: float = 4.0
     opening_mm: float = 2.0
@@ -58,23 +58,22 @@ class FuzzyCMeansParameters:
 
 
 @dataclass(frozen=True)
-class ActiveContourParameters:
-    """Parameters of :func:`active_contour`.
+class ActiveContourParameters(FuzzyCMeansParameters):
+    """Parameters of :func:`active_contour`, and of the fuzzy c-means whose cluster the contours start from.
 
     Attributes:
-        start: the fuzzy c-means whose cluster the contours start from.
         reach_mm: how far a contour may move, and from where the density around the blood is taken: the brain next to
             the bleed, not the mean of all brain with its ventricles, which would draw contours into grey matter.
         smoothing: smoothing steps of the contour after each step of the densities.
         edge_mm: scale of the logistic by which the map falls from 1 to 0 across the contour, about the blur of a CT.
     """
 
-    start: FuzzyCMeansParameters = field(default_factory=FuzzyCMeansParameters)
     reach_mm: float = 10.0
     smoothing: int = 1
     edge_mm: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(0 < self.reach_mm <= 50, "reach_mm", "above 0 and at most 50")
         _require(self.smoothing in range(11), "smoothing", "a whole number from 0 to 10")
         _require(0 < self.edge_mm <= 10, "edge_mm", "above 0 and at most 10")
@@ -116,7 +115,7 @@ def active_contour(axial: Volume, brain: np.ndarray, arguments: dict, progress: 
         ModelError, InputError: as :func:`fuzzy_c_means`.
     """
     parameters = _parameters(ActiveContourParameters, arguments)
-    start = _blood_membership(axial, brain, parameters.start, progress.part(0.0, 0.5)) >= 0.5
+    start = _blood_membership(axial, brain, parameters, progress.part(0.0, 0.5)) >= 0.5
     space = searched_space(axial, brain)
     found = np.zeros(start.shape, np.float32)
     pixel_mm = (axial.spacing_mm[1], axial.spacing_mm[0])
@@ -245,15 +244,12 @@ def _require(holds: bool, name: str, allowed: str) -> None:
 
 def _parameters(kind: type, arguments: dict):
     """The parameters of a method from the arguments of a model file; ModelError names one that does not fit."""
-    known = {entry.name: entry.default for entry in fields(kind)}
-    values = dict(arguments)
-    if kind is ActiveContourParameters and "start" in values:
-        values["start"] = _parameters(FuzzyCMeansParameters, values["start"])
-    for name, value in values.items():
+    known = [entry.name for entry in fields(kind)]
+    for name, value in arguments.items():
         if name not in known:
             raise ModelError(
                 f"The method has no parameter '{name}'; it has: {', '.join(known)}; correct the model file."
             )
-        if name != "start" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ModelError(f"The method's parameter '{name}' must be a number; correct the model file.")
-    return kind(**values)
+    return kind(**arguments)

@@ -2,8 +2,9 @@
 
 The header's metadata holds one JSON object under ``neuraxis``: ``format_version``, ``name``, ``title``, ``task``,
 ``architecture`` {name, arguments}, ``preprocessing``, ``labels``, ``threshold``, ``min_component_ml``,
-``uncertainty``, ``training``, ``licence``, ``notice``, ``scores``, optionally ``default`` and ``flip_averaging``, and
-``content_sha256`` over all of it and the weights, so that a damaged or altered file is refused.
+``uncertainty``, ``training``, ``licence``, ``notice``, ``scores``, optionally ``default``, ``comparator`` (a method to
+compare with, never taken unless it is named) and ``flip_averaging``, and ``content_sha256`` over all of it and the
+weights, so that a damaged or altered file is refused.
 
 Reading a header needs the standard library alone, so that a model's card can be shown where torch is absent.
 """
@@ -102,16 +103,25 @@ class ModelFile:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def weights(self) -> dict[str, Tensor]:
-        """Name -> tensor, half precision widened to float32. Raises ModelError if the file was altered."""
-        from safetensors.torch import load
+    @property
+    def is_comparator(self) -> bool:
+        """Whether it is there to compare with, and never chosen unless somebody names it."""
+        return bool(self.header.get("comparator", False))
 
+    def check(self) -> bytes:
+        """The whole file, after its hash has been found right; ModelError if the file was altered. Needs no torch."""
         with _opened(self.path) as file:
             content = file.read()
         table, metadata, start = _split(content, self.path.name)
         if _content_sha256(metadata, table, memoryview(content)[start:]) != metadata.get(_DIGEST):
             raise ModelError(f"The model file '{self.path.name}' is damaged or was altered; install it again.")
-        tensors = load(content)
+        return content
+
+    def weights(self) -> dict[str, Tensor]:
+        """Name -> tensor, half precision widened to float32. Raises ModelError if the file was altered."""
+        from safetensors.torch import load
+
+        tensors = load(self.check())
         return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
@@ -189,7 +199,7 @@ def user_model_folder() -> Path:
 
 
 def installed_models(task: Task) -> list[ModelFile]:
-    """The models of a task, those marked as default first, then by name.
+    """The models of a task, those marked as default first, methods to compare with last, else by name.
 
     Looks into the task's ``Models`` folder and the user's. A file of the user replaces a shipped one of the same
     name. Files that cannot be read are logged and left out: one bad file must not hide the others.
@@ -204,14 +214,16 @@ def installed_models(task: Task) -> list[ModelFile]:
                 continue
             if model.task == task.name:
                 found[model.name] = model
-    return sorted(found.values(), key=lambda model: (not model.header.get("default", False), model.name))
+    return sorted(
+        found.values(), key=lambda model: (model.is_comparator, not model.header.get("default", False), model.name)
+    )
 
 
 def find_model(task: Task, name_or_path: str | Path | None = None) -> Path:
     """Path of the model with that name or path; the default one for None or an empty text.
 
     Raises:
-        ModelError: there is none, or the file is missing.
+        ModelError: there is none (methods to compare with are no default), or the file is missing.
     """
     wanted = str(name_or_path or "")
     if wanted.lower().endswith(SUFFIX) or (wanted and Path(wanted).is_file()):
@@ -219,7 +231,7 @@ def find_model(task: Task, name_or_path: str | Path | None = None) -> Path:
             raise ModelError(f"There is no model file '{wanted}'; check the path.")
         return Path(wanted)
     models = installed_models(task)
-    if not models:
+    if not models or (not wanted and models[0].is_comparator):
         raise ModelError(
             f"No model for the task '{task.name}' is installed; install the extension again or put a model file into "
             f"'{user_model_folder()}'."

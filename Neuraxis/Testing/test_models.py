@@ -285,6 +285,28 @@ def test_no_name_finds_the_default(task: Task, nothing) -> None:
     assert find_model(task, nothing).name == "b.safetensors"
 
 
+def test_a_method_to_compare_with_is_listed_last_and_never_the_default(task: Task) -> None:
+    shipped = task.resources / "Models"
+    write_model(shipped / "0.safetensors", {}, {**HEADER, "name": "0", "comparator": True, "default": True})
+    assert [model.name for model in installed_models(task)] == ["b", "a", "c", "0"]
+    assert find_model(task).name == "b.safetensors"
+    for path in (*shipped.glob("[abc].*"), *models.user_model_folder().glob("*")):
+        path.unlink()
+    assert find_model(task, "0") == shipped / "0.safetensors"
+    with pytest.raises(ModelError, match="No model for the task 'hemorrhage' is installed"):
+        find_model(task)
+
+
+def test_an_altered_file_without_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none.safetensors"
+    write_model(path, {}, HEADER)
+    load_model(path).check()
+    edit_header(path, lambda table: table["__metadata__"].update(
+        neuraxis=table["__metadata__"]["neuraxis"].replace('"threshold": 0.5', '"threshold": 0.1')))  # fmt: skip
+    with pytest.raises(ModelError, match="damaged or was altered"):
+        load_model(path).check()
+
+
 def test_models_are_found_by_name_and_by_path(task: Task, model_path: Path) -> None:
     assert find_model(task, "a") == models.user_model_folder() / "a.safetensors"
     assert find_model(task, model_path) == model_path
