@@ -42,6 +42,8 @@ class FuzzyCMeansParameters:
         bone_margin_mm: voxels nearer to the border of the brain are not counted when clusters are found, for bone
             blurs into them. They are still assigned.
         opening_mm: radius of the in-plane opening, above half the thickness of the falx and the dura.
+        legacy_no_skull_strip: search the whole picture, for comparison with DR-UNet's publication: bone, the densest
+            of all, then is the blood.
     """
 
     fuzziness: float = 2.0
@@ -49,6 +51,7 @@ class FuzzyCMeansParameters:
     least_contrast_hu: float = 20.0
     bone_margin_mm: float = 4.0
     opening_mm: float = 2.0
+    legacy_no_skull_strip: bool = False
 
     def __post_init__(self) -> None:
         _require(1 < self.fuzziness <= 10, "fuzziness", "above 1 and at most 10")
@@ -89,7 +92,7 @@ def fuzzy_c_means(axial: Volume, brain: np.ndarray, arguments: dict, progress: P
         progress: told about the steps; cancels between them.
 
     Returns:
-        float32 (k, j, i), 0..1; 0 outside the brain and where it is too dense for blood.
+        float32 (k, j, i), 0..1; 0 outside the brain and where it is too dense for blood (without legacy options).
 
     Raises:
         ModelError: an argument that is not one, or an impossible value.
@@ -116,7 +119,7 @@ def active_contour(axial: Volume, brain: np.ndarray, arguments: dict, progress: 
     """
     parameters = _parameters(ActiveContourParameters, arguments)
     start = _blood_membership(axial, brain, parameters, progress.part(0.0, 0.5)) >= 0.5
-    space = searched_space(axial, brain)
+    space = _space(axial, brain, parameters)
     found = np.zeros(start.shape, np.float32)
     pixel_mm = (axial.spacing_mm[1], axial.spacing_mm[0])
     slices = np.flatnonzero(start.any(axis=(1, 2)))
@@ -168,10 +171,10 @@ def _blood_membership(
     if not brain.any():
         raise InputError("No brain is in view; choose a head CT that shows the brain.")
     progress(0.0, "Clustering densities")
-    space = searched_space(axial, brain)
+    space = _space(axial, brain, parameters)
     density = _smoothed(axial, space, parameters.blur_mm)
     progress(0.3, "Clustering densities")
-    counted = _away_from_border(axial, brain, parameters.bone_margin_mm) & space
+    counted = space if parameters.legacy_no_skull_strip else _inner(axial, brain, parameters.bone_margin_mm) & space
     values = np.arange(LEAST_HU, MOST_HU + BIN_HU / 2, BIN_HU)
     bins = np.rint((density[counted if counted.any() else space] - LEAST_HU) / BIN_HU).astype(np.intp)
     counts = np.bincount(bins, minlength=len(values)).astype(np.float64)
@@ -194,6 +197,11 @@ def blood_membership(values: np.ndarray, centres: np.ndarray, fuzziness: float) 
     return np.where(values >= centres[-1], 1.0, np.where(values <= centres[-2], 0.0, blood))
 
 
+def _space(axial: Volume, brain: np.ndarray, parameters: FuzzyCMeansParameters) -> np.ndarray:
+    """Bool (k, j, i): where blood is looked for."""
+    return np.ones_like(brain) if parameters.legacy_no_skull_strip else searched_space(axial, brain)
+
+
 def _smoothed(axial: Volume, space: np.ndarray, blur_mm: float) -> np.ndarray:
     """float32 (k, j, i): density within its limits, blurred in-plane among the voxels of the space alone."""
     from scipy import ndimage
@@ -207,7 +215,7 @@ def _smoothed(axial: Volume, space: np.ndarray, blur_mm: float) -> np.ndarray:
     return np.clip(blurred / np.maximum(weight, 1e-6), LEAST_HU, MOST_HU)
 
 
-def _away_from_border(axial: Volume, brain: np.ndarray, margin_mm: float) -> np.ndarray:
+def _inner(axial: Volume, brain: np.ndarray, margin_mm: float) -> np.ndarray:
     """The voxels of a mask that are farther than ``margin_mm`` from its border within the slice."""
     from scipy import ndimage
 
@@ -250,6 +258,7 @@ def _parameters(kind: type, arguments: dict):
             raise ModelError(
                 f"The method has no parameter '{name}'; it has: {', '.join(known)}; correct the model file."
             )
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ModelError(f"The method's parameter '{name}' must be a number; correct the model file.")
+        wanted, words = (bool, "true or false") if name.startswith("legacy") else ((int, float), "a number")
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            raise ModelError(f"The method's parameter '{name}' must be {words}; correct the model file.")
     return kind(**arguments)

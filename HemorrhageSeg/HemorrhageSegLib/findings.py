@@ -10,7 +10,7 @@ from HemorrhageSegLib.task import TASK
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.measure import Lesion, components
 from NeuraxisLib.result import Measurement, Table
-from NeuraxisLib.uncertainty import component_intervals, interval_note, volume_interval
+from NeuraxisLib.uncertainty import component_intervals, cutoffs, interval_note, volume_interval
 from NeuraxisLib.volume import Volume
 
 COLUMNS = (
@@ -50,7 +50,12 @@ class Findings:
 
 
 def measure_hemorrhage(
-    axial: Volume, probability: np.ndarray, brain: np.ndarray, threshold: float, min_component_ml: float
+    axial: Volume,
+    probability: np.ndarray,
+    brain: np.ndarray,
+    threshold: float,
+    min_component_ml: float,
+    meaning: str = "",
 ) -> Findings:
     """Threshold a probability map, drop small components, and measure what is left.
 
@@ -60,6 +65,7 @@ def measure_hemorrhage(
         brain: (k, j, i) bool, the space that was searched.
         threshold: probability at or above which a voxel is blood.
         min_component_ml: connected bleeds below this are dropped.
+        meaning: what the map is where it is no probability, for the note on the interval.
     """
     label = LabelTable.read(TASK.resources / "labels.csv").named("Hemorrhage")
     lesions = components(probability >= threshold, axial, min_component_ml, probability)
@@ -67,21 +73,20 @@ def measure_hemorrhage(
     for lesion in lesions:
         lesion.paint(labels, label.value)
     interval = volume_interval(probability, axial, threshold, labels, min_component_ml)
-    measurements = _measurements(lesions, interval, threshold, label.name)
+    note = _cut_note(threshold, meaning) if meaning else interval_note(threshold)
+    measurements = _measurements(lesions, interval, note, label.name)
     intervals = component_intervals(probability, axial, threshold, lesions)
     rows = tuple(_row(number, lesion, *pair, axial) for number, (lesion, pair) in enumerate(zip(lesions, intervals), 1))
     return Findings(labels, measurements, {"bleeds": Table("Bleeds", COLUMNS, rows)}, _warnings(lesions, brain))
 
 
-def _measurements(
-    lesions: list[Lesion], interval: tuple[float, float], threshold: float, segment: str
-) -> list[Measurement]:
+def _measurements(lesions: list[Lesion], interval: tuple[float, float], note: str, segment: str) -> list[Measurement]:
     total = sum(lesion.volume_ml for lesion in lesions)
     slices = {int(k) for lesion in lesions for k in lesion.slices}
     largest = lesions[0] if lesions else None
     abc2 = {weighting: largest.abc2(weighting).volume_ml if largest else None for weighting in ("whole", "kothari")}
     return [
-        Measurement("Total volume", total, "mL", interval, segment, interval_note(threshold)),
+        Measurement("Total volume", total, "mL", interval, segment, note),
         Measurement("Bleeds", float(len(lesions)), "", None, segment, "Connected in three dimensions."),
         Measurement("ABC/2", abc2["whole"], "mL", None, segment, ABC2_NOTE),
         Measurement("ABC/2, Kothari", abc2["kothari"], "mL", None, segment, KOTHARI_NOTE),
@@ -90,6 +95,16 @@ def _measurements(
         ),
         Measurement("Slices touched", float(len(slices)), "slices", None, segment),
     ]
+
+
+def _cut_note(threshold: float, meaning: str) -> str:
+    """What the interval of a map means that is no probability."""
+    strict, loose = cutoffs(threshold)
+    return (
+        f"The interval runs from the volume at a value of at least {strict:g} to the volume at {loose:g} (reported: "
+        f"{threshold:g}). The values are a {meaning}, no probability: it shows how far the volume depends on the cut, "
+        "not how often the truth lies within."
+    )
 
 
 def _row(number: int, lesion: Lesion, low: float, high: float, axial: Volume) -> tuple:

@@ -60,18 +60,28 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
     progress(0.8, "Measuring")
     with clock.stage("measures"):
         threshold, smallest_ml = _rules(model, options)
-        space = searched_space(axial, brain.mask)
-        probability = _in_steps(found.probability * space)
-        drop_bone_edges(probability, axial, space, threshold)
-        findings = measure_hemorrhage(axial, probability, brain.mask, threshold, smallest_ml)
+        probability = _of_searched_space(found, axial, brain, options, threshold)
+        findings = measure_hemorrhage(axial, probability, brain.mask, threshold, smallest_ml, found.meaning)
         if options.legacy_fixed_dpi_volume and found.slices is not None:
             findings.measurements.append(legacy.fixed_dpi_measurement(found.slices))
         progress(0.9, "Measuring")
-        result = _result(source, order, brain, probability, findings, options)
+        result = _result(source, order, brain, probability, findings, options, found.meaning)
     result.warnings += [*found.warnings, model.header["notice"]]
     result.provenance = _provenance(model, options, found, clock)
     progress(1.0, "Measuring")
     return result
+
+
+def _of_searched_space(
+    found: Prediction, axial: Volume, brain: BrainMask, options: HemorrhageOptions, threshold: float
+) -> np.ndarray:
+    """What was found where blood can be, without the blurred edge of bone, in steps of MAP_STEP."""
+    if options.legacy_no_skull_strip:
+        return _in_steps(found.probability)
+    space = searched_space(axial, brain.mask)
+    probability = _in_steps(found.probability * space)
+    drop_bone_edges(probability, axial, space, threshold)
+    return probability
 
 
 def _in_steps(values: np.ndarray) -> np.ndarray:
@@ -97,13 +107,16 @@ def _result(
     probability: np.ndarray,
     findings: Findings,
     options: HemorrhageOptions,
+    meaning: str = "",
 ) -> Result:
     """The Result with everything taken back to the stored order of the axes."""
     undo = order.undo_array
     entropy = _in_steps(binary_entropy(probability))
     stored_entropy = np.ascontiguousarray(undo(entropy))
     maps = {
-        "probability": _map(source, undo(probability), "Probability of hemorrhage"),
+        "probability": _map(
+            source, undo(probability), f"Hemorrhage ({meaning})" if meaning else "Probability of hemorrhage"
+        ),
         "entropy": _map(source, stored_entropy, "Uncertainty (entropy in bits)"),
     }
     if options.keep_brain_mask:

@@ -21,7 +21,7 @@ import numpy as np
 from HemorrhageSegLib import legacy
 from HemorrhageSegLib.networks import NETWORKS
 from HemorrhageSegLib.task import HemorrhageOptions
-from NeuraxisLib.errors import ModelError
+from NeuraxisLib.errors import InputError, ModelError
 from NeuraxisLib.models import ModelFile
 from NeuraxisLib.preprocessing import SliceGrid, SlicePreprocessing, slice_grid
 from NeuraxisLib.task import Progress
@@ -36,6 +36,8 @@ CLASSICAL = {
     "FuzzyCMeans": "HemorrhageSegLib.classical:fuzzy_c_means",
     "ActiveContour": "HemorrhageSegLib.classical:active_contour",
 }
+#: What the maps of these methods are.
+MEANINGS = {"FuzzyCMeans": "membership in the cluster of blood", "ActiveContour": "distance from the contour, scaled"}
 
 
 @dataclass
@@ -61,12 +63,14 @@ class Prediction:
         facts: for provenance (device, precision, grid).
         warnings: sentences for the reader.
         slices: (n, size, size) probability on the network's own slices, for the legacy counts; None if there are none.
+        meaning: what the map is, in words, where it is no probability.
     """
 
     probability: np.ndarray
     facts: dict
     warnings: list[str] = field(default_factory=list)
     slices: np.ndarray | None = None
+    meaning: str = ""
 
 
 Finder = Callable[[Volume, np.ndarray, Progress, Clock], Prediction]
@@ -77,9 +81,15 @@ def finder_for(model: ModelFile, options: HemorrhageOptions) -> Finder:
 
     Raises:
         ModelError: the model file describes what this version cannot do.
+        InputError: an option that is not for this model.
     """
     if model.header["architecture"]["name"] in CLASSICAL:
-        return ClassicalFinder(model)
+        return ClassicalFinder(model, options)
+    if options.legacy_no_skull_strip:
+        raise InputError(
+            f"The option legacy_no_skull_strip is for the classical methods, not for '{model.name}'; choose one of "
+            "them or leave it out."
+        )
     kind = model.header["preprocessing"].get("kind", "slices")
     if kind != "slices":
         raise ModelError(
@@ -92,16 +102,21 @@ def finder_for(model: ModelFile, options: HemorrhageOptions) -> Finder:
 class ClassicalFinder:
     """A method of :data:`CLASSICAL`."""
 
-    def __init__(self, model: ModelFile):
-        self._architecture = model.header["architecture"]
+    def __init__(self, model: ModelFile, options: HemorrhageOptions):
+        self._model, self._whole_picture = model, options.legacy_no_skull_strip
 
     def __call__(self, axial: Volume, brain: np.ndarray, progress: Progress, clock: Clock) -> Prediction:
         """Run the method on the CT itself."""
-        module, function = CLASSICAL[self._architecture["name"]].split(":")
+        self._model.check()
+        architecture = self._model.header["architecture"]
+        arguments, warnings = architecture["arguments"], []
+        if self._whole_picture:
+            arguments = {**arguments, "legacy_no_skull_strip": True}
+            warnings.append("The whole picture was searched, as was asked for: bone is called blood.")
+        module, function = CLASSICAL[architecture["name"]].split(":")
         with clock.stage("prediction"):
-            run = getattr(import_module(module), function)
-            probability = run(axial, brain, self._architecture["arguments"], progress)
-        return Prediction(probability, {"device": "cpu"})
+            found = getattr(import_module(module), function)(axial, brain, arguments, progress)
+        return Prediction(found, {"device": "cpu"}, warnings, meaning=MEANINGS[architecture["name"]])
 
 
 class SliceFinder:

@@ -43,6 +43,10 @@ class HemorrhageOptions:
         False, "Stretch all probabilities to 0..1 before the threshold, as DR-UNet's validation pictures were."
     )
 
+    legacy_no_skull_strip: bool = _option(
+        False, "Let a classical method search the whole picture, bone and all, as DR-UNet's publication compared it."
+    )
+
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"There is no precision '{self.precision}'; choose one of: {', '.join(PRECISIONS)}.")
