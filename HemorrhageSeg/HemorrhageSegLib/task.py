@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress, Task
+from NeuraxisLib.uncertainty_methods import CHOICES
 
 if TYPE_CHECKING:
     from NeuraxisLib.models import ModelFile
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from NeuraxisLib.volume import Volume
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+MOST_PASSES = 1000
 
 
 def _option(default, help_text: str):
@@ -29,6 +31,14 @@ class HemorrhageOptions:
     precision: str = _option("auto", "auto, float32 or bfloat16; auto takes bfloat16 where it is faster and agrees.")
     threshold: float = _option(-1.0, "Probability from which a voxel is called blood; negative: the model's.")
     min_component_ml: float = _option(-1.0, "Connected bleeds below this many mL are dropped; negative: the model's.")
+    uncertainty: str = _option(
+        "model",
+        "How uncertainty is computed: model (as the model file says), entropy, slex_paper or slex_entropy (SLEX-Net), "
+        "mc_dropout, mc_batchnorm, ensemble or tta.",
+    )
+    uncertainty_passes: int = _option(20, "Predictions averaged by mc_dropout, mc_batchnorm and tta.")
+    seed: int = _option(0, "Seed of what is random in mc_dropout, mc_batchnorm and tta.")
+    ensemble: str = _option("", "Further models of an ensemble, by name or file, separated by commas.")
     keep_brain_mask: bool = _option(False, "Add the intracranial space that was searched as a map.")
     legacy_batch_statistics: bool = _option(
         False, "Normalise with the statistics of this patient's slices in one batch, as DR-UNet's released code did."
@@ -52,6 +62,14 @@ class HemorrhageOptions:
             raise InputError(f"There is no precision '{self.precision}'; choose one of: {', '.join(PRECISIONS)}.")
         if self.threshold >= 1 or self.threshold == 0:
             raise InputError(f"The threshold is a probability between 0 and 1, not {self.threshold:g}; correct it.")
+        if self.uncertainty not in CHOICES:
+            raise InputError(f"There is no uncertainty '{self.uncertainty}'; choose one of: {', '.join(CHOICES)}.")
+        if not 2 <= self.uncertainty_passes <= MOST_PASSES:
+            raise InputError(
+                f"The number of passes lies between 2 and {MOST_PASSES}, not at {self.uncertainty_passes}; correct it."
+            )
+        if self.seed < 0:
+            raise InputError(f"The seed is a whole number from 0 on, not {self.seed}; correct it.")
 
 
 def _run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions, progress: Progress) -> Result:
@@ -67,4 +85,5 @@ TASK = Task(
     options_type=HemorrhageOptions,
     resources=Path(__file__).resolve().parent / "Resources",
     run=_run,
+    originals="HemorrhageSegLib.networks.originals:ORIGINALS",
 )

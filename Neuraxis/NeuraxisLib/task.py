@@ -57,6 +57,8 @@ class Task:
         resources: folder with ``labels.csv`` and ``Models/*.safetensors``.
         run: ``run(inputs, model, options, progress) -> Result``; inputs maps names to Volumes, model is a
             :class:`~NeuraxisLib.models.ModelFile`.
+        originals: ``"module:attribute"`` of the table of networks whose original checkpoints can be imported, network
+            name -> :class:`~NeuraxisLib.checkpoint_import.Original`; "" if there is none.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Task:
     options_type: type
     resources: Path
     run: Callable[[dict[str, Any], Any, Any, Progress], Result]
+    originals: str = ""
 
 
 def get_task(name: str) -> Task:
