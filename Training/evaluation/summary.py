@@ -1,7 +1,8 @@
-"""From scores of cases to numbers of methods: over all cases, by group and by volume band, and method against method."""
+"""From scores of cases to numbers of methods: over all, by group and by volume band, and method against method."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -196,7 +197,7 @@ def band_names(rules: Rules) -> list[str]:
     edges = [f"{edge:g}" for edge in rules.bands_ml]
     if not edges:
         return ["any volume"]
-    between = [f"{low}-{high} mL" for low, high in zip(edges, edges[1:])]
+    between = [f"{low}-{high} mL" for low, high in itertools.pairwise(edges)]
     return [f"<{edges[0]} mL", *between, f">={edges[-1]} mL"]
 
 

@@ -1,0 +1,236 @@
+"""Judge models or results against the truth: tables, plots and a report, several methods side by side.
+
+python Training/evaluate.py --model A=a.safetensors --model B=b.safetensors --store cases.h5 --split test --output F
+python Training/evaluate.py --results A=results_a --results B=results_b --truth FOLDER_OR_STORE --output F
+Slicer --no-main-window --python-script Training/evaluate.py -- --results A=results_a --truth FOLDER --output F
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from NeuraxisLib import RESEARCH_USE_NOTICE  # noqa: E402
+from NeuraxisLib.errors import InputError  # noqa: E402
+from NeuraxisLib.task import TASKS, Progress, get_task  # noqa: E402
+from Training.command import SOME_LEFT_OUT, finish, run_command  # noqa: E402
+from Training.progress import ProgressLine  # noqa: E402
+
+if TYPE_CHECKING:
+    from NeuraxisLib.result import Table
+    from Training.evaluation.cases import Case, Cases
+    from Training.evaluation.methods import Method, Prediction
+    from Training.evaluation.report import DrawnCase
+    from Training.evaluation.rules import Rules
+    from Training.evaluation.scores import Score
+    from Training.evaluation.summary import Evaluation
+
+RULE_NAMES = ("neuraxis", "instance", "legacy_hemseg", "legacy_drunet", "legacy_slex")
+
+EPILOG = """\
+Methods stand in the tables in the order given; the first is what the others are compared with. A case without a
+result, or on which a model fails, counts as missed and is listed with its error; the exit status is then 3.
+
+examples:
+  python Training/evaluate.py --model DR-UNet=drunet.safetensors --model SLEX=slex.safetensors \\
+      --store cases.h5 --split test --output comparison
+  python Training/evaluate.py --model "MC dropout=slex.safetensors,uncertainty=mc_dropout" --store cases.h5 --output u
+  python Training/evaluate.py --results mine=results --truth truths --images scans --rules legacy_hemseg --output h
+"""
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py",
+        description="Judge models or results against the truth and write a report.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", dest="methods", action="append", type=lambda text: ("model", text),
+        metavar="NAME=FILE[,OPTION=VALUE]", help="model file or installed model to run, with options of its task; repeatable")  # fmt: skip
+    add("--results", dest="methods", action="append", type=lambda text: ("results", text), metavar="NAME=FOLDER",
+        help="folder of result folders CASE/, or of masks CASE.nii.gz; repeatable")  # fmt: skip
+    add("--truth", "--store", type=Path, required=True, metavar="STORE_OR_FOLDER",
+        help="store, or folder of truths CASE.nii.gz or CASE_truth.nii.gz")  # fmt: skip
+    add("--split", action="append", default=[], metavar="NAME", help="only this split of the store; repeatable")
+    add("--images", type=Path, metavar="FOLDER", help="images CASE.nii.gz of a folder of truths")
+    add("--groups", type=Path, metavar="CSV", help="columns id and group, for a folder of truths")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="new, empty, or an earlier evaluation (replaced)")
+    add("--rules", default="neuraxis", metavar="NAME", help=f"one of: {', '.join(RULE_NAMES)} (default: %(default)s)")
+    add("--tolerance-mm", type=float, nargs="+", metavar="MM", help="tolerances of the surface distance NSD")
+    add("--bands-ml", type=float, nargs="+", metavar="ML", help="edges of the volume bands (default: 5 30 60)")
+    add("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    add("--task", default=next(iter(TASKS)), help="task of the models (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    add("--keep", type=Path, metavar="FOLDER", help="keep the models' result folders as FOLDER/NAME/CASE")
+    add("--no-pictures", action="store_true", help="no overlays and animations of cases")
+    options = parser.parse_args(arguments)
+    if not options.methods:
+        parser.error("name at least one --model or --results")
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Run; returns the exit status: 0 done, 1 a fault, 2 a bad command line, 3 done with failed cases, 130 stopped."""
+    return run_command(parse, evaluate, arguments, interrupted="Interrupted; nothing was written.")
+
+
+def evaluate(options: argparse.Namespace) -> int | None:
+    """Do what the options ask for; returns SOME_LEFT_OUT if cases failed or could not be judged."""
+    from Training.evaluation.cases import open_cases
+    from Training.evaluation.rules import rules_named
+
+    changes = {"tolerances_mm": options.tolerance_mm, "bands_ml": options.bands_ml}
+    changes = {name: tuple(values) for name, values in changes.items() if values}
+    rules = rules_named(options.rules, seed=options.seed, **changes)
+    cases = open_cases(options.truth, tuple(options.split), options.images, options.groups)
+    methods = make_methods(options, cases)
+    with ProgressLine() as line:
+        evaluation, tables = write_evaluation(
+            options.output, cases, methods, rules, Progress(line), not options.no_pictures
+        )
+    _print_outcome(evaluation, tables, options.output)
+    failed = evaluation.unjudged or any(s.failed for s in evaluation.scores)
+    return SOME_LEFT_OUT if failed else None
+
+
+def write_evaluation(
+    output: Path, cases: Cases, methods: Sequence[Method], rules: Rules, progress: Progress, pictures: bool = True
+) -> tuple[Evaluation, list[Table]]:
+    """Judge all methods and write the folder of the evaluation, whole or not at all.
+
+    Args:
+        output: folder; may be absent, empty or an earlier evaluation, which is replaced.
+        cases: truth and images.
+        methods: in the order of the tables.
+        rules: by which.
+        progress: told how far it is; cancels.
+        pictures: whether to draw overlays and animations.
+
+    Returns:
+        What was judged, and the tables of the report.
+
+    Raises:
+        OutputError: the folder holds something else, may not be written to, or the disk is full.
+        InputError: no case could be judged.
+    """
+    from Training.evaluation.judge import judge
+    from Training.evaluation.output import REPORT_FILE, whole_folder, write_numbers, write_summary
+    from Training.evaluation.report import draw_figures, render_report, report_tables
+    from Training.evaluation.summary import differences
+    from Training.evaluation.tables import LAYOUTS
+
+    with whole_folder(output) as folder:
+        drawer = CaseDrawer(folder)
+        evaluation = judge(cases, methods, rules, progress.part(0.0, 0.95), drawer if pictures else None)
+        if not evaluation.scores:
+            reason = next(iter(evaluation.unjudged.values()))
+            raise InputError(f"No case of '{cases.name}' could be judged; the first says: {reason}")
+        progress(0.95, "Writing the report")
+        summaries = evaluation.summaries()
+        found = differences(evaluation, ["dice", f"hd95_{rules.unit}", "volume_error_abs_ml"])
+        layouts = {stem: made(evaluation, summaries) for stem, made in LAYOUTS.items()}
+        tables = report_tables(evaluation, summaries, found)
+        write_numbers(folder, evaluation, summaries, found, layouts)
+        figures = draw_figures(evaluation, summaries)
+        (folder / "plots").mkdir()
+        for stem, figure in figures.items():
+            (folder / "plots" / f"{stem}.svg").write_text(figure.svg, encoding="utf-8")
+        shown = [list(layouts.values()), list(figures.values()), drawer.drawn]
+        (folder / REPORT_FILE).write_text(render_report(evaluation, tables, *shown, folder), encoding="utf-8")
+        write_summary(folder, evaluation, summaries, found)
+        progress(1.0, "Writing the report")
+    return evaluation, [*tables, *layouts.values()]
+
+
+class CaseDrawer:
+    """Draws every judged case into the folder of the evaluation.
+
+    Attributes:
+        drawn: what it has drawn, in the order of the cases.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self.drawn: list[DrawnCase] = []
+        self._stems: set[str] = set()
+
+    def __call__(self, case: Case, predictions: dict[str, Prediction | None], scores: dict[str, Score]) -> None:
+        """Write the pictures of one case."""
+        from Training.evaluation.output import file_stem
+        from Training.evaluation.pictures import draw_case
+        from Training.evaluation.report import DrawnCase
+
+        stem = file_stem(case.id, self._stems)
+        self._stems.add(stem)
+        made = draw_case(case, predictions)
+        drawn = DrawnCase(case.id, f"overlays/{stem}.png", f"animations/{stem}.gif", made.slice_number)
+        for place, content in ((drawn.overlay, made.overlay_png), (drawn.animation, made.animation_gif)):
+            (self._folder / place).parent.mkdir(exist_ok=True)
+            (self._folder / place).write_bytes(content)
+        self.drawn.append(drawn)
+
+
+def make_methods(options: argparse.Namespace, cases: Cases) -> list[Method]:
+    """The methods of a command line, in its order; InputError or ModelError if one cannot be used."""
+    from Training.evaluation.methods import FolderMethod, ModelMethod
+    from Training.evaluation.output import file_stem
+
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    made: list[Method] = []
+    for kind, text in options.methods:
+        name, separator, place = text.partition("=")
+        if not separator or not name:
+            raise InputError(f"'{text}' does not say how to call the method; write NAME={text or 'FILE'}.")
+        if name in [method.name for method in made]:
+            raise InputError(f"Two methods are called '{name}'; give each its own name.")
+        if kind == "results":
+            made.append(FolderMethod(name, Path(place), cases.ids))
+            continue
+        model, *settings = place.split(",")
+        keep = options.keep / file_stem(name) if options.keep else None
+        chosen = {"device": options.device, **dict(_setting(setting) for setting in settings)}
+        made.append(ModelMethod(name, get_task(options.task), model, chosen, keep))
+    return made
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise InputError(f"'{text}' is no option of a model; write OPTION=VALUE after the comma.")
+    return name.strip().replace("-", "_"), value.strip()
+
+
+def _print_outcome(evaluation: Evaluation, tables: Sequence[Table], output: Path) -> None:
+    """The tables on stdout; failures and notes on stderr."""
+    from Training.evaluation.output import REPORT_FILE
+    from Training.evaluation.tables import as_text
+
+    print("\n\n".join(as_text(table) for table in tables))
+    for s in evaluation.scores:
+        if s.failed:
+            print(f"{s.method}, {s.case}: {s.error}", file=sys.stderr)
+    for case, reason in evaluation.unjudged.items():
+        print(f"{case} was not judged: {reason}", file=sys.stderr)
+    for note in evaluation.notes:
+        print(f"Note: {note}", file=sys.stderr)
+    print(f"\nReport: {os.path.join(output, REPORT_FILE)}\n{RESEARCH_USE_NOTICE}")
+
+
+if __name__ == "__main__":
+    finish(main(sys.argv[1:]))
