@@ -5,37 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import correlate
+from network_formulas import as_numpy, below, convolve, normalise, randomise, run, upsample
 from torch import nn
 
 from HemorrhageSegLib.networks.drunet import DRUNet, Level, Unit, Up
 
-
-def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights and BatchNorm statistics, so that no term can hide behind a 0 or a 1."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in [*network.named_parameters(), *network.named_buffers()]:
-        if value.is_floating_point():
-            random = torch.randn(value.shape, generator=generator) * 0.3
-            value.data.copy_(random.abs() + 0.5 if "running_var" in name else random)
-    return network.eval()
-
-
 # -- an independent formulation: channels first, one image, float64 --------------------------------------------
-
-
-def convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    return np.stack(
-        [
-            sum(correlate(plane, kernel, mode="constant") for plane, kernel in zip(x, kernels)) + b
-            for kernels, b in zip(weight, bias)
-        ]
-    )
-
-
-def normalise(x: np.ndarray, norm: dict[str, np.ndarray]) -> np.ndarray:
-    scale = norm["weight"] / np.sqrt(norm["running_var"] + 1e-3)
-    return (x - norm["running_mean"][:, None, None]) * scale[:, None, None] + norm["bias"][:, None, None]
 
 
 def elu(x: np.ndarray) -> np.ndarray:
@@ -43,24 +18,15 @@ def elu(x: np.ndarray) -> np.ndarray:
 
 
 def layer(x: np.ndarray, state: dict, name: str, activate: bool = True) -> np.ndarray:
-    own = {key.removeprefix(name + "."): value for key, value in state.items() if key.startswith(name + ".")}
+    own = below(state, name + ".")
     x = convolve(x, own["0.weight"], own["0.bias"])
-    x = normalise(x, {key.removeprefix("1."): value for key, value in own.items() if key.startswith("1.")})
+    x = normalise(x, below(own, "1."))
     return elu(x) if activate else x
 
 
 def unit(x: np.ndarray, state: dict, name: str = "") -> np.ndarray:
     main = layer(layer(x, state, f"{name}main.0"), state, f"{name}main.1")
     return elu(layer(main, state, f"{name}main.2", activate=False) + layer(x, state, f"{name}side"))
-
-
-def as_numpy(module: nn.Module) -> dict[str, np.ndarray]:
-    return {name: value.double().numpy() for name, value in module.state_dict().items()}
-
-
-def run(module: nn.Module, *arrays: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        return module(*(torch.from_numpy(array)[None].float() for array in arrays))[0].numpy()
 
 
 # -- size -----------------------------------------------------------------------------------------------------
@@ -106,12 +72,8 @@ def test_an_up_step_is_what_the_specification_says() -> None:
     rng = np.random.default_rng(2)
     x, skip = rng.normal(size=(16, 3, 4)), rng.normal(size=(8, 6, 8))
     state = as_numpy(module)
-    up = np.zeros((8, 6, 8))
-    for row in range(2):
-        for column in range(2):
-            up[:, row::2, column::2] = np.einsum("chw,co->ohw", x, state["up.weight"][:, :, row, column])
-    up += state["up.bias"][:, None, None]
-    merged = elu(normalise(np.concatenate([up, skip]), {key[7:]: v for key, v in state.items() if "norm.0" in key}))
+    up = upsample(x, state["up.weight"], state["up.bias"])
+    merged = elu(normalise(np.concatenate([up, skip]), below(state, "norm.0.")))
     expected = unit(unit(merged, state, "level.0."), state, "level.1.")
     np.testing.assert_allclose(run(module, x, skip), expected, atol=2e-5)
 
