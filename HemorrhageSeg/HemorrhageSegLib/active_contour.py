@@ -73,11 +73,10 @@ def edge_map(inside: np.ndarray, pixel_mm: tuple[float, float], edge_mm: float) 
     """
     from scipy import ndimage
 
-    if not inside.any():
-        return np.zeros(inside.shape, np.float32)
+    if not inside.any() or inside.all():
+        return inside.astype(np.float32)
     half = min(pixel_mm) / 2  # the border runs between pixels, distances are counted from their centres
-    padded = np.pad(inside, 1)
-    depth = ndimage.distance_transform_edt(padded, sampling=pixel_mm)[1:-1, 1:-1]
+    depth = ndimage.distance_transform_edt(inside, sampling=pixel_mm)
     away = ndimage.distance_transform_edt(~inside, sampling=pixel_mm)
     signed = np.where(inside, depth - half, half - away)
     return (1 / (1 + np.exp(np.minimum(-signed / edge_mm, 50.0)))).astype(np.float32)
