@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,9 @@ from NeuraxisLib.preprocessing import slice_grid
 from NeuraxisLib.task import Progress
 from Training import fitting as fitting_file
 from Training import train
-from Training.fitting import Fitting, stop_between_steps
+from Training.checkpointing import stop_between_steps
+from Training.data import split
+from Training.fitting import Fitting
 from Training.recipe import Recipe
 from Training.sampling import Batch, HeadSampler
 from Training.simulation.bank import BankedHead
@@ -54,11 +57,11 @@ def start(
     """A run of the tiny recipe, begun or resumed."""
     recipe = tiny_recipe(*overrides)
     run.mkdir(exist_ok=True)
-    names, held_out = train.split(bank_folder, recipe)
+    names, held_out = split(bank_folder, recipe)
     settings = recipe["fitting"]
     source = HeadSampler(bank_folder, names, recipe.preprocessing, settings["shares"], settings["bleeding_share"])
     heads = [BankedHead.load(bank_folder / f"{name}.npz") for name in held_out if validation]
-    return Fitting(recipe, run, source, heads, start_from=weights)
+    return Fitting(recipe, run, source, heads, start_from={"": weights} if weights else None)
 
 
 def fit(fitting: Fitting, stop_at: int | None = None) -> tuple[dict, list[dict]]:
@@ -115,8 +118,8 @@ def test_the_best_weights_are_kept_not_the_last(bank, tmp_path, monkeypatch):  #
     fitting = start(bank, tmp_path / "run")
     validate = fitting._validate
 
-    def spy(log):
-        validate(log)
+    def spy(log, watch):
+        validate(log, watch)
         kept[fitting.step] = {name: value.clone() for name, value in fitting.average.items()}
 
     fitting._validate = spy
@@ -153,20 +156,18 @@ def test_learning_rate_warms_up_and_falls_or_stays(bank, tmp_path):  # noqa: F81
     assert {constant._rate(step) for step in range(9)} == {1.0}
 
 
-@pytest.mark.parametrize("fault", ["image", "gradient"])
-def test_a_step_that_is_not_finite_changes_nothing(bank, tmp_path, monkeypatch, fault):  # noqa: F811
+def test_a_step_whose_gradient_is_not_finite_changes_nothing_and_names_its_cases(bank, tmp_path, monkeypatch):  # noqa: F811
     fitting = start(bank, tmp_path / "run")
     fitting._advance(fitting._batch(0))
     before = {name: value.clone() for name, value in fitting.network.state_dict().items()}
     average = {name: value.clone() for name, value in fitting.average.items()}
     moments = json.dumps(fitting.optimiser.state_dict()["state"], default=lambda t: t.tolist())
-    batch = fitting._batch(1)
-    if fault == "image":
-        batch = Batch(batch.images * torch.nan, batch.truth, batch.brain, batch.slice_label)
-    else:  # the loss is 0, its gradient is not a number
-        monkeypatch.setattr(fitting_file, "loss_of", lambda logits, *rest: (logits * 0).sum().sqrt())
-    assert np.isnan(fitting._advance(batch))
+    batch, log = fitting._batch(1), []
+    monkeypatch.setattr(fitting_file, "loss_of", lambda logits, *rest: (logits * 0).sum().sqrt())  # 0, its slope is nan
+    assert np.isnan(fitting._advance(batch, log.append))
     assert fitting.step == 2
+    assert log == [{"step": 2, "skipped": list(batch.cases)}]
+    assert len(batch.cases) == 2 and all(re.fullmatch(r"(planted|synthetic)_\d{5} slice \d+", c) for c in batch.cases)
     assert same(before, fitting.network.state_dict()) and same(average, fitting.average)
     assert json.dumps(fitting.optimiser.state_dict()["state"], default=lambda t: t.tolist()) == moments
     monkeypatch.undo()
@@ -174,11 +175,25 @@ def test_a_step_that_is_not_finite_changes_nothing(bank, tmp_path, monkeypatch, 
     assert not same(before, fitting.network.state_dict())
 
 
-def test_a_run_that_diverged_is_given_up(bank, tmp_path, monkeypatch):  # noqa: F811
+def test_data_that_are_not_finite_stop_the_run_with_their_case(bank, tmp_path):  # noqa: F811
+    fitting = start(bank, tmp_path / "run")
+    batch = fitting._batch(0)
+    batch.images[1, 0, 5, 5] = torch.nan
+    with pytest.raises(InputError, match=re.escape(batch.cases[1])) as error:
+        fitting._advance(batch)
+    assert batch.cases[0] not in str(error.value)
+    empty = Batch(*(part[:0] for part in (batch.images, batch.truth, batch.brain, batch.slice_label)), batch.cases)
+    with pytest.raises(InputError, match=f"empty.*{re.escape(batch.cases[0])}"):
+        fitting._advance(empty)
+
+
+def test_a_run_that_diverged_is_given_up_with_the_cases_of_its_last_step(bank, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(fitting_file, "MOST_SKIPPED", 3)
     monkeypatch.setattr(fitting_file, "loss_of", lambda logits, *rest: logits.sum() * torch.nan)
-    with pytest.raises(InputError, match="lower the learning rate"):
-        fit(start(bank, tmp_path / "run"))
+    fitting = start(bank, tmp_path / "run")
+    with pytest.raises(InputError, match="lower the learning rate") as error:
+        fit(fitting)
+    assert fitting._batch(2).cases[0] in str(error.value)
 
 
 def test_legacy_loss_runs_and_ignores_slice_labels(bank, tmp_path):  # noqa: F811
@@ -190,7 +205,7 @@ def test_published_recipe_runs(bank, tmp_path):  # noqa: F811
     """A few steps of it, at a small width and size and on the phantom's bank."""
     small = [text for text in TINY if not text.startswith(("fitting.warmup", "fitting.batch", "fitting.precision"))]
     recipe = Recipe.read(RECIPES / "hemorrhage_drunet.toml", (*small, "fitting.steps=2"))
-    names, _ = train.split(bank, recipe)
+    names, _ = split(bank, recipe)
     source = HeadSampler(bank, names, recipe.preprocessing, recipe["fitting"]["shares"], 0.6)
     fitting = Fitting(recipe, tmp_path, source, [])
     before = fitting.network.state_dict()["head.weight"].clone()
@@ -362,10 +377,10 @@ def test_ctrl_c_saves_the_run_and_says_how_to_go_on(run, tmp_path, monkeypatch, 
     best, _ = fit(straight)
     advance = Fitting._advance
 
-    def interrupted(self, batch):
+    def interrupted(self, batch, log):
         if self.step == 4:
             os.kill(os.getpid(), number)  # in the middle of the fifth step
-        return advance(self, batch)
+        return advance(self, batch, log)
 
     monkeypatch.setattr(Fitting, "_advance", interrupted)
     output = tmp_path / "tiny.safetensors"

@@ -8,16 +8,16 @@ import torch
 from test_training_inputs import bank  # noqa: F401 - a fixture
 from tiny_training import tiny_recipe
 
-from Training import fitting as fitting_file
-from Training.fitting import evaluate
+from Training import validation
 from Training.simulation.bank import CLEAN, BankedHead
+from Training.validation import evaluate
 
 
 def test_auc_by_hand():
     scores = np.array([0.1, 0.4, 0.4, 0.8])
-    assert fitting_file._auc(scores, np.array([False, False, True, True])) == pytest.approx(3.5 / 4)
-    assert fitting_file._auc(scores, np.array([True, False, False, False])) == 0
-    assert np.isnan(fitting_file._auc(scores, np.ones(4, bool)))
+    assert validation.area_under_curve(scores, np.array([False, False, True, True])) == pytest.approx(3.5 / 4)
+    assert validation.area_under_curve(scores, np.array([True, False, False, False])) == 0
+    assert np.isnan(validation.area_under_curve(scores, np.ones(4, bool)))
 
 
 def test_scores_of_networks_whose_answer_is_known(bank):  # noqa: F811

@@ -1,133 +1,275 @@
-"""The training loop: deterministic batches, an average of the weights, exact resume, best-by-validation."""
+"""The training loop: deterministic batches, an average of the weights, exact resume, best-by-validation.
+
+A step depends on the weights, the optimiser and its number alone: batches, augmentation and dropout draw from (seed,
+step). So a run that was killed ends, on the CPU bit for bit, like one that was not, and several processes
+(:mod:`Training.distributed`) share one batch between them.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from HemorrhageSegLib.density import DENSEST_BLOOD_HU
 from HemorrhageSegLib.networks import NETWORKS
-from NeuraxisLib.atomic import atomic_write
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress
-from Training.losses import loss_of, slice_score
+from Training import losses
+from Training.augmentation import Augmentation, augmentation_of
+from Training.checkpointing import (
+    BEST,
+    CHECKPOINT,
+    LAST,
+    freeze,
+    load_parts,
+    read,
+    read_checkpoint,
+    save,
+    stop_between_steps,
+)
+from Training.distributed import anywhere, average_gradients, gathered, is_first, make_equal, rank, shard, world_size
+from Training.guards import check_batch
+from Training.losses import Output, loss_of
+from Training.optimisers import Schedule, optimiser_of
 from Training.recipe import Recipe
-from Training.sampling import Batch, HeadSampler
-from Training.simulation.bank import BLEEDING, UNKNOWN, BankedHead
+from Training.sampling import Batch
+from Training.sync_batchnorm import synchronise
+from Training.validation import evaluate
 
-CHECKPOINT = "checkpoint.pt"
-BEST = "best.pt"
 #: Steps in a row without a finite loss after which going on makes no sense.
 MOST_SKIPPED = 100
-#: What may differ between a run and the recipe that resumes it: how long it goes on, and what it is called.
-MAY_CHANGE = ("fitting.steps", "fitting.validate_every", "fitting.keep_minutes")
+#: Steps between two records of the loss.
+LOG_EVERY = 10
+
+Log = Callable[[dict], None]
+
+
+class Sampler(Protocol):
+    """Where batches come from; the same (seed, step) gives the same batch."""
+
+    def batch(self, seed: int, step: int, size: int, wanted: slice = slice(None)) -> Batch:
+        """The batch of one step, or the samples of it that are ``wanted``."""
 
 
 class Fitting:
     """One training run in one folder; start it again after a kill and it goes on where it was.
 
-    On the CPU a resumed run ends with the weights, bit for bit, of one that was never stopped.
-
     Args:
         recipe: what to fit and how.
         run: folder of the run (checkpoint, log, best weights).
         sampler: source of batches.
-        validation: heads never trained on; without any, the last weights count as the best.
+        validation: cases never trained on; without any, the last weights count as the best.
         device: torch device name.
-        start_from: weights to start from instead of random ones (fine-tuning).
+        start_from: weights to start from instead of random ones: beginning of parameter names -> weights; ``""`` is
+            the whole network.
+        readers: threads that make batches ahead; their number changes nothing but the speed.
 
     Raises:
-        InputError: the recipe's network cannot be built, ``start_from`` does not fit it, or the folder holds a run
-            of another recipe.
+        InputError: the recipe's network, optimiser or schedule cannot be built, ``start_from`` does not fit, or the
+            folder holds a run of another recipe.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         run: Path,
-        sampler: HeadSampler,
-        validation: list[BankedHead],
+        sampler: Sampler,
+        validation: Sequence[Any],
         device: str = "cpu",
-        start_from: dict[str, Tensor] | None = None,
+        start_from: Mapping[str, Mapping[str, Tensor]] | None = None,
+        readers: int = 1,
     ):
         self.recipe, self.run, self.sampler, self.validation = recipe, Path(run), sampler, validation
-        self.options = recipe["fitting"]
+        self.options, self.readers, self._augmentation = recipe["fitting"], readers, _augmentation(recipe)
         torch.manual_seed(self.options["seed"])
         self.device = torch.device(device)
-        layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
-        self.network = build(recipe).to(self.device, memory_format=layout)
-        if start_from is not None:
-            _load(self.network, start_from)
+        self.network = build(recipe)
+        load_parts(self.network, start_from or {})
+        layout = torch.channels_last if self._channels_last else torch.contiguous_format
+        self.network = synchronise(self.network.to(self.device, memory_format=layout))
+        self._frozen = freeze(self.network, self.options["frozen"])
+        make_equal(self.network)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=self.options["learning_rate"], weight_decay=self.options["weight_decay"]
-        )
-        self.step, self.best, self.seconds = 0, -1.0, 0.0
-        self._skipped = 0
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = optimiser_of(trained, self.options)
+        self.schedule = Schedule(self.options, self.options["steps"])
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.options["precision"] == "fp16")
+        if self._scaler.is_enabled() and self.device.type != "cuda":
+            raise InputError("The recipe's 'fitting.precision' fp16 needs a CUDA device; set it to bf16 or fp32.")
+        self.step, self.best, self.seconds, self.stale = 0, -1.0, 0.0, 0
+        self._skipped, self._waited_s = 0, 0.0
         self._resume()
 
-    def fit(self, progress: Progress, log: Callable[[dict], None]) -> dict[str, Tensor]:
-        """Run to the last step; returns the best averaged weights.
+    def fit(
+        self, progress: Progress, log: Log, watch: Callable[[nn.Module], dict[str, Any]] | None = None
+    ) -> dict[str, Tensor]:
+        """Run to the last step, or until nothing gets better; returns the best averaged weights.
 
         Ctrl-C or SIGTERM is heeded after the step that is under way: the run is saved and KeyboardInterrupt raised.
 
         Args:
             progress: told after every step.
             log: takes records such as ``{"step": 10, "loss": 0.5}``.
+            watch: looks at the averaged weights after each validation and returns more for its record (pictures).
         """
         total, saved, started = self.options["steps"], time.monotonic(), time.monotonic() - self.seconds
-        with ThreadPoolExecutor(1) as pool, stop_between_steps() as stopped:
-            upcoming = pool.submit(self._batch, self.step)
-            while self.step < total:
-                batch = upcoming.result()
-                if self.step + 1 < total:
-                    upcoming = pool.submit(self._batch, self.step + 1)
-                loss = self._advance(batch)
+        with stop_between_steps() as stopped, _made_ahead(self._batch, self.step, total, self.readers) as batches:
+            while self.step < total and not self._given_up():
+                batch = self._next(batches)
+                loss = self._advance(batch, log)
                 self.seconds = time.monotonic() - started
                 progress(self.step / total, f"step {self.step} of {total}, loss {loss:.3f}")
-                if self.step % 10 == 0:
-                    log({"step": self.step, "loss": loss, "seconds": round(self.seconds, 1)})
+                if self.step % LOG_EVERY == 0:
+                    seconds = {"seconds": round(self.seconds, 1), "waited_s": round(self._waited_s, 1)}
+                    log({"step": self.step, "loss": loss, "rate": self._rate(self.step - 1), **seconds})
+                stop = anywhere(stopped())
                 if self.step % self.options["validate_every"] == 0 or self.step == total:
-                    self._validate(log)
-                elif not stopped() and time.monotonic() - saved <= 60 * self.options["keep_minutes"]:
+                    self._validate(log, watch)
+                elif not stop and not anywhere(time.monotonic() - saved > 60 * self.options["keep_minutes"]):
                     continue
                 self._save()
                 saved = time.monotonic()
-                if stopped():
+                if stop:
                     raise KeyboardInterrupt
-        return _read(self.run / BEST, self.device)
+        anywhere(False)  # the first process has written the best weights when the others read them
+        return read(self.run / BEST, self.device)
+
+    def _given_up(self) -> bool:
+        """Whether as many validations in a row as the recipe allows brought nothing better."""
+        return 0 < self.options["early_stop"] <= self.stale
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        began = time.monotonic()
+        batch = next(batches)
+        self._waited_s += time.monotonic() - began
+        return batch
 
     def _batch(self, step: int) -> Batch:
-        return self.sampler.batch(self.options["seed"], step, self.options["batch"])
+        mine = shard(self.options["batch"])
+        return self.sampler.batch(self.options["seed"], step, self.options["batch"], slice(mine.start, mine.stop))
 
-    def _advance(self, batch: Batch) -> float:
+    # -- one step ----------------------------------------------------------------------------------------------
+
+    def _advance(self, batch: Batch, log: Log = lambda record: None) -> float:
         """One optimiser step; returns the loss. A step whose loss or gradient is not finite changes nothing."""
+        check_batch(batch)
         for group in self.optimiser.param_groups:
             group["lr"] = self.options["learning_rate"] * self._rate(self.step)
         self.network.train()
+        for module in self._frozen:
+            module.eval()
         before = [buffer.clone() for buffer in self.network.buffers()]
-        loss = self._loss(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._gradient(self._on_device(batch))
         self.step += 1
-        if not (torch.isfinite(loss) and self._descend(loss)):
+        if not (torch.isfinite(loss) and self._descend()):
             for buffer, old in zip(self.network.buffers(), before):
                 buffer.copy_(old)  # the BatchNorms have already seen the images
-            self._skipped += 1
-            if self._skipped >= MOST_SKIPPED:
-                raise InputError(f"The loss was no finite number for {MOST_SKIPPED} steps; lower the learning rate.")
+            self._skip(batch, log)
             return math.nan
         self._skipped = 0
+        self._average()
+        return float(loss)
+
+    def _skip(self, batch: Batch, log: Log) -> None:
+        """Note whose step was left out; InputError when it happened too often in a row."""
+        self._skipped += 1
+        cases = [name for names in gathered(batch.cases) for name in names]
+        log({"step": self.step, "skipped": cases})
+        if self._skipped >= MOST_SKIPPED:
+            raise InputError(
+                f"The loss was no finite number for {MOST_SKIPPED} steps, at last with {', '.join(cases) or '?'}; "
+                "look at these cases or lower the learning rate."
+            )
+
+    def _gradient(self, batch: Batch) -> Tensor:
+        """Fill in the gradients; returns the loss of the whole batch over all processes, detached.
+
+        With ``accumulate`` parts the loss is still that of the whole batch, not the mean of those of its parts (a Dice
+        over the batch would differ): the outputs of all parts come first, then the loss and its gradient at the
+        outputs, then each part again with its share of that gradient.
+        """
+        most = max(1, self.options["batch"] // world_size())  # every process must go through as many parts
+        parts = _parts(len(batch.images), min(self.options["accumulate"], most))
+        if len(parts) == 1:
+            output = self._forward(batch.images, 0)
+            loss = loss_of(output, batch, self.options)
+            if torch.isfinite(loss):
+                self._scaler.scale(loss).backward()
+                average_gradients(self.network)
+            return loss.detach()
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        with torch.no_grad():
+            made = [_leaves(self._forward(batch.images[part], number)) for number, part in enumerate(parts)]
+        for buffer, old in zip(self.network.buffers(), buffers):
+            buffer.copy_(old)
+        whole = [torch.cat(pieces).requires_grad_() for pieces in zip(*made)]
+        loss = loss_of(self._output_like(whole), batch, self.options)
+        if not torch.isfinite(loss):
+            return loss.detach()
+        self._scaler.scale(loss).backward()
+        for number, part in enumerate(parts):
+            outputs = _leaves(self._forward(batch.images[part], number))
+            used = [(o, w.grad[part]) for o, w in zip(outputs, whole) if w.grad is not None]
+            torch.autograd.backward([o for o, _ in used], [g for _, g in used])
+        average_gradients(self.network)
+        return loss.detach()
+
+    def _forward(self, images: Tensor, number: int) -> Output:
+        """Logits, or the paths of SLEX-Net where the loss needs them, in fp32; dropout is that of (step, part)."""
+        torch.manual_seed(self._seed(number))
+        if self._channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with self._precision():
+            output = self.network.paths(images) if self._of_paths else self.network(images)
+        return output.float() if isinstance(output, Tensor) else type(output)(*(part.float() for part in output))
+
+    def _output_like(self, leaves: list[Tensor]) -> Output:
+        if not self._of_paths:
+            return leaves[0]
+        from HemorrhageSegLib.networks.slexnet import SlexPaths
+
+        return SlexPaths(*leaves)
+
+    def _seed(self, *words: int) -> int:
+        """A seed for this step and process."""
+        return int(np.random.SeedSequence([self.options["seed"], self.step, rank(), *words]).generate_state(1)[0])
+
+    def _on_device(self, batch: Batch) -> Batch:
+        tensors = (batch.images, batch.truth, batch.brain, batch.slice_label)
+        moved = Batch(*(part.to(self.device, non_blocking=True) for part in tensors), batch.cases)
+        if self._augmentation is None:
+            return moved
+        mine = shard(self.options["batch"])
+        each = len(moved.images) // len(mine)  # patches of one volume
+        samples = range(mine.start * each, mine.stop * each)
+        return self._augmentation(moved, self.options["seed"], self.step, samples)
+
+    def _descend(self) -> bool:
+        """Move the weights along the (clipped) gradient; False, and nothing moved, if it is not finite."""
+        self._scaler.unscale_(self.optimiser)
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        norm = nn.utils.clip_grad_norm_(trained, self.options["clip"] or math.inf)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self._scaler.step(self.optimiser)
+        self._scaler.update()
+        return finite
+
+    def _average(self) -> None:
+        """Move the average of the weights towards them; a young average forgets faster."""
         keep = min(self.options["ema"], self.step / (self.step + 10))
         for name, value in self.network.state_dict().items():
             own = self.average[name]
@@ -135,120 +277,94 @@ class Fitting:
                 own.lerp_(value, 1 - keep)
             else:
                 own.copy_(value)
-        return float(loss.detach())
-
-    def _loss(self, batch: Batch) -> Tensor:
-        images = batch.images.to(self.device)
-        if self.device.type == "cpu":
-            images = images.contiguous(memory_format=torch.channels_last)
-        with self._precision():
-            logits = self.network(images)
-        moved = Batch(images, *(part.to(self.device) for part in (batch.truth, batch.brain, batch.slice_label)))
-        return loss_of(logits.float(), moved, self.options)
-
-    def _descend(self, loss: Tensor) -> bool:
-        """Move the weights along the (clipped) gradient; False, and nothing moved, if it is not finite."""
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options["clip"] or math.inf)
-        if not torch.isfinite(norm):
-            return False
-        self.optimiser.step()
-        return True
 
     def _rate(self, step: int) -> float:
-        """Share of the learning rate: warm-up, then constant or a half cosine to 2 %."""
-        warmup, total = self.options["warmup"], self.options["steps"]
-        if step < warmup:
-            return (step + 1) / warmup
-        if self.options["schedule"] == "constant":
-            return 1.0
-        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        """Share of the learning rate at a step."""
+        return self.schedule.rate(step)
 
-    def _precision(self):
-        if self.options["precision"] == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+    @property
+    def _of_paths(self) -> bool:
+        return losses.named(self.options["loss"]).of_paths and hasattr(self.network, "paths")
 
-    def _validate(self, log: Callable[[dict], None]) -> None:
-        """Score the averaged weights on the validation heads and keep them if they are the best so far."""
+    @property
+    def _channels_last(self) -> bool:
+        return self.device.type == "cpu" and self.recipe.family == "slices"
+
+    def _precision(self) -> Any:
+        """Mixed precision; not for three-dimensional convolutions on the CPU, whose bf16 gradients are wrong."""
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.options["precision"])
+        if kind is None or (self.device.type == "cpu" and self.recipe.family == "patches"):
+            return nullcontext()
+        return torch.autocast(self.device.type, kind)
+
+    # -- between steps -----------------------------------------------------------------------------------------
+
+    def _validate(self, log: Log, watch: Callable[[nn.Module], dict[str, Any]] | None = None) -> None:
+        """Score the averaged weights on the validation cases and keep them if they are the best so far."""
         trained = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
         scores = evaluate(self.network, self.validation, self.recipe, self.device)
+        seen = watch(self.network) if watch is not None and is_first() else {}
         self.network.load_state_dict(trained)
-        log({"step": self.step, **scores})
-        if scores["score"] >= self.best:
-            self.best = scores["score"]
-            with atomic_write(self.run / BEST) as temporary:
-                torch.save(self.average, temporary)
+        log({"step": self.step, **scores, **seen})
+        score = float(scores["score"])  # a plain number: checkpoints hold no others
+        self.schedule.note(score)
+        self.stale = 0 if score > self.best else self.stale + 1
+        if is_first():
+            save(self.run / LAST, self.average)
+        if score >= self.best:
+            self.best = score
+            if is_first():
+                save(self.run / BEST, self.average)
 
     def _save(self) -> None:
+        """Write the checkpoint (the first process; the others hold the same)."""
+        if not is_first():
+            return
         state = {
             "step": self.step,
             "best": self.best,
+            "stale": self.stale,
             "seconds": self.seconds,
+            "skipped": self._skipped,
             "network": self.network.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
             "recipe": json.dumps(self.recipe.data),
         }
-        with atomic_write(self.run / CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+        save(self.run / CHECKPOINT, state)
 
     def _resume(self) -> None:
-        path = self.run / CHECKPOINT
-        if not path.exists():
+        state = read_checkpoint(self.run, self.recipe, self.device)
+        if state is None:
             return
-        state = _read(path, self.device)
-        changed = difference(Recipe(json.loads(state["recipe"])), self.recipe)
-        if changed:
-            raise InputError(
-                f"The run folder '{self.run.name}' holds a run with another '{changed}'; "
-                "give the same recipe or choose another folder."
-            )
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.stale, self._skipped = state["stale"], state["skipped"]
 
 
 @contextmanager
-def stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Hold back Ctrl-C and SIGTERM and give a function that says whether one came; the second one acts at once.
+def _made_ahead(make: Callable[[int], Batch], first: int, stop: int, readers: int) -> Iterator[Iterator[Batch]]:
+    """The batches of the steps ``first`` to ``stop`` in order, made by threads while the caller computes."""
 
-    A step must not be cut in two: weights, optimiser and average would no longer belong together. Outside the main
-    thread Python cannot change signals, and nothing is held back.
-    """
-    caught: list[int] = []
+    def batches() -> Iterator[Batch]:
+        pending: deque[Future[Batch]] = deque()
+        for step in range(first, stop):
+            while len(pending) <= readers and step + len(pending) < stop:
+                pending.append(pool.submit(make, step + len(pending)))
+            yield pending.popleft().result()
 
-    def note(number: int, frame: object) -> None:
-        caught.append(number)
-        if len(caught) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    pool = ThreadPoolExecutor(readers)
     try:
-        yield lambda: bool(caught)
+        yield batches()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def difference(one: Recipe, other: Recipe) -> str | None:
-    """The first key in which two recipes would train differently, or None."""
-    for section in ("task", "architecture", "preprocessing", "fitting"):
-        first, second = one.data.get(section), other.data.get(section)
-        if not isinstance(first, dict) or not isinstance(second, dict):
-            if first != second:
-                return section
-            continue
-        for key in sorted({*first, *second}):
-            if first.get(key) != second.get(key) and f"{section}.{key}" not in MAY_CHANGE:
-                return f"{section}.{key}"
-    return None
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -263,68 +379,22 @@ def build(recipe: Recipe) -> nn.Module:
         raise InputError(f"The recipe's network '{name}' cannot be built ({error}); correct its arguments.") from None
 
 
-def _load(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError:
-        raise InputError(
-            "The weights to start from do not fit the recipe's network; choose a model of the same architecture."
-        ) from None
+def _augmentation(recipe: Recipe) -> Augmentation | None:
+    """What changes batches on the device; None where the sampler moves the slices itself, or nothing does."""
+    name = recipe["sampling"]["augmentation"]
+    if name in ("head", "none"):
+        return None
+    if recipe.family == "patches":
+        return augmentation_of(name, 3, recipe.preprocessing.spacing_mm)
+    return augmentation_of(name, 2)
 
 
-def _read(path: Path, device: torch.device) -> dict:
-    """A file that torch saved, read without unpickling anything but tensors and plain values."""
-    try:
-        return torch.load(path, weights_only=True, map_location=device)
-    except Exception:  # whatever a damaged archive makes torch raise
-        raise InputError(f"'{path.name}' of the run is missing or damaged; choose another run folder.") from None
+def _parts(count: int, parts: int) -> list[slice]:
+    """``count`` samples in at most ``parts`` runs of nearly equal length."""
+    parts = min(parts, count)
+    edges = [number * count // parts for number in range(parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-@torch.inference_mode()
-def evaluate(network: nn.Module, heads: list[BankedHead], recipe: Recipe, device: torch.device) -> dict[str, float]:
-    """Scores of a network on banked heads: ``dice``, ``auc`` and their mean, ``score``.
-
-    Dice is pooled over every second slice of the simulated heads, AUC is that of the slice score over the labelled
-    slices of the real ones; where there are no real heads, ``auc`` is NaN and ``score`` is the Dice.
-    """
-    network.eval()
-    overlap = predicted = true = 0.0
-    scores, labels = [], []
-    for head in heads:
-        used = np.flatnonzero(head.brain.any(axis=(1, 2)))[:: 2 if head.source != "real" else 1]
-        for k in used:
-            logits, truth, brain = predict_slice(network, head, int(k), recipe, device)
-            if head.source == "real":
-                if head.slice_label[k] != UNKNOWN:
-                    scores.append(float(slice_score(logits, brain)))
-                    labels.append(head.slice_label[k] == BLEEDING)
-                continue
-            found = (logits > 0) & (brain > 0.5)
-            overlap += float((found & truth).sum())
-            predicted += float(found.sum())
-            true += float((truth & (brain > 0.5)).sum())
-    dice = 2 * overlap / max(predicted + true, 1)
-    auc = _auc(np.array(scores), np.array(labels)) if scores else float("nan")
-    return {"dice": round(dice, 4), "auc": round(auc, 4), "score": dice if np.isnan(auc) else (dice + auc) / 2}
-
-
-def predict_slice(
-    network: nn.Module, head: BankedHead, k: int, recipe: Recipe, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(logits, truth, brain) of one slice, each (1, 1, size, size)."""
-    around = np.clip([k - 1, k, k + 1], 0, len(head.slabs_hu) - 1)
-    size = recipe.preprocessing.size
-    stack = np.concatenate([head.slabs_hu[around], head.truth[k][None] > 0, head.brain[k][None]]).astype(np.float32)
-    resized = nn.functional.interpolate(torch.from_numpy(stack)[None], size=size, mode="bilinear", antialias=True)[0]
-    image = recipe.preprocessing.images(resized[:3].numpy(), np.array([1]))
-    logits = network(torch.from_numpy(image).to(device)).float().cpu()
-    searched = (resized[None, 4:5] > 0.5) & (resized[None, 1:2] < DENSEST_BLOOD_HU)
-    return logits, resized[None, 3:4] > 0.5, searched.float()
-
-
-def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve (Mann-Whitney), ties counted half."""
-    if labels.all() or not labels.any():
-        return float("nan")
-    positive, negative = scores[labels][:, None], scores[~labels][None]
-    return float((positive > negative).mean() + 0.5 * (positive == negative).mean())
+def _leaves(output: Output) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else list(output)

@@ -17,9 +17,11 @@ class ProgressLine:
     Args:
         stream: where to write; stderr by default, so that stdout stays for results.
         every_s: seconds between lines where ``stream`` is not a terminal.
+        silent: writes nothing; for all but the first of several processes.
     """
 
-    def __init__(self, stream: TextIO | None = None, every_s: float = 30.0):
+    def __init__(self, stream: TextIO | None = None, every_s: float = 30.0, silent: bool = False):
+        self._silent = silent
         self._stream = stream or sys.stderr
         self._every_s = every_s if not self._terminal else 0.2
         self._first: tuple[float, float] | None = None
@@ -32,6 +34,8 @@ class ProgressLine:
 
     def __call__(self, fraction: float, stage: str) -> None:
         """Report that a ``fraction`` 0..1 is done, with a few words on what is going on."""
+        if self._silent:
+            return
         now = time.monotonic()
         if self._first is None:
             self._first = (fraction, now)

@@ -44,6 +44,10 @@ class Recipe:
         for section, values in DEFAULTS.items():
             if isinstance(data.setdefault(section, {}), dict):
                 data[section] = {**deepcopy(values), **data[section]}
+        given = self.data.get("preprocessing")
+        if isinstance(given, dict) and given.get("kind") == "volume":  # "head" is an augmentation of slices
+            own = self.data.get("sampling", {})
+            data["sampling"]["augmentation"] = own.get("augmentation", "none")
         object.__setattr__(self, "data", data)
 
     @classmethod
@@ -171,7 +175,7 @@ def _check_lists(data: dict) -> None:
     """Lists of numbers of the right length, and of names."""
     fitting = data["fitting"]
     for name, high in (("betas", 1.0), ("class_weights", math.inf)):
-        values = fitting[name]
+        values = fitting.get(name, [0, 0])
         numbers = [v for v in values if isinstance(v, NUMBER) and not isinstance(v, bool) and 0 <= v <= high]
         if len(values) != 2 or len(numbers) != 2:
             raise InputError(f"The recipe's 'fitting.{name}' is {values}; give two numbers of 0 or more.")
@@ -205,14 +209,9 @@ def _check_images(data: dict) -> None:
             else "The recipe's 'preprocessing' cannot be: spacing and patch need three numbers above 0, clip_hu two "
             "in rising order; correct it."
         ) from None
-    wanted = _channels_wanted(data["architecture"])
+    architecture = data["architecture"]
+    wanted = architecture["arguments"].get("in_channels", INPUT_CHANNELS.get(architecture["name"], 1))
     if wanted != channels:
         raise InputError(
             f"The recipe's network takes {wanted} channels but its preprocessing makes {channels}; make them equal."
         )
-
-
-def _channels_wanted(architecture: dict) -> int:
-    arguments = architecture["arguments"]
-    argument, default = INPUT_CHANNELS.get(architecture["name"], ("in_channels", 1))
-    return arguments.get(argument, default)

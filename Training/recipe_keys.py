@@ -25,15 +25,15 @@ SECTIONS: dict[str, dict[str, Kinds]] = {
         "seed": int, "steps": int, "batch": int, "accumulate": int, "learning_rate": NUMBER, "weight_decay": NUMBER,
         "warmup": int, "ema": NUMBER, "precision": str, "validate_every": int, "keep_minutes": NUMBER,
         "early_stop": int, "shares": dict, "bleeding_share": NUMBER, "outside_weight": NUMBER, "slice_weight": NUMBER,
-        "loss": str, "class_weights": list, "optimiser": str, "betas": list, "epsilon": NUMBER, "momentum": NUMBER,
-        "schedule": str, "schedule_every": int, "schedule_factor": NUMBER, "schedule_patience": int,
+        "loss": str, "class_weights": list, "smooth": NUMBER, "optimiser": str, "betas": list, "epsilon": NUMBER,
+        "momentum": NUMBER, "schedule": str, "schedule_every": int, "schedule_factor": NUMBER, "schedule_patience": int,
         "clip": NUMBER, "frozen": list,
     },
 }  # fmt: skip
 #: The section [preprocessing] of a network that reads patches of a volume (kind = "volume").
 VOLUME_PREPROCESSING: dict[str, Kinds] = {
     "kind": str, "spacing_mm": list, "clip_hu": list, "mean_hu": NUMBER, "std_hu": NUMBER, "patch": list,
-    "overlap": NUMBER,
+    "overlap": NUMBER, "padding_hu": NUMBER,
 }  # fmt: skip
 #: Values of keys that a recipe may leave out.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "fitting": {
         "accumulate": 1, "early_stop": 0, "shares": {"store": 1.0}, "bleeding_share": 0.5, "outside_weight": 0.1,
-        "slice_weight": 0.5, "loss": "bleeding", "class_weights": [1.0, 1.0], "optimiser": "adamw",
+        "slice_weight": 0.5, "loss": "bleeding", "optimiser": "adamw",
         "betas": [0.9, 0.999], "epsilon": 1e-8, "momentum": 0.9, "schedule": "cosine", "schedule_every": 1,
         "schedule_factor": 0.1, "schedule_patience": 10, "clip": 3.0, "frozen": [],
     },
@@ -55,14 +55,28 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "preset": ("paper", "sane"),
     "preprocessing.kind": ("slices", "volume"),
     "preprocessing.normalisation": ("window", "zscore"),
+    "sampling.augmentation": ("head", "none", "hemseg", "slex", "standard"),
     "fitting.precision": ("fp32", "bf16", "fp16"),
-    "fitting.loss": ("bleeding", "legacy_mean_dice"),
-    "fitting.schedule": ("cosine", "constant"),
+    "fitting.loss": (
+        "bleeding",
+        "bce",
+        "weighted_ce",
+        "slex",
+        "dice",
+        "dice_ce",
+        "dice_bce",
+        "legacy_mean_dice",
+    ),
+    "fitting.optimiser": ("adam", "adamw", "sgd", "rmsprop"),
+    "fitting.schedule": ("constant", "cosine", "step", "poly", "plateau"),
 }
-#: Keys that may be missing and stay so (the preprocessing fills them in).
-OPTIONAL = ("preset", "preprocessing.normalisation", "preprocessing.brain_only")
-#: Networks whose number of input channels is not the argument ``in_channels``: (argument, its default).
-INPUT_CHANNELS: dict[str, tuple[str, int]] = {"SLEXNet": ("", 3), "SLEXNetMultiSlice": ("slices", 3)}
+#: Keys that may be missing and stay so: the preprocessing or the loss fills in its own default.
+OPTIONAL = (
+    "preset", "preprocessing.normalisation", "preprocessing.brain_only", "preprocessing.padding_hu",
+    "preprocessing.overlap", "fitting.class_weights", "fitting.smooth",
+)  # fmt: skip
+#: Input channels of the networks that do not take one where ``in_channels`` is not given.
+INPUT_CHANNELS = {"SLEXNet": 3, "SLEXNetMultiSlice": 5, "MCGUNet": 3}
 #: Lowest and highest value of a number.
 RANGES: dict[str, tuple[float, float]] = {
     "preprocessing.std_hu": (1e-6, math.inf), "preprocessing.overlap": (0, 0.95),

@@ -16,6 +16,9 @@ from NeuraxisLib.errors import InputError
 from NeuraxisLib.preprocessing import SlicePreprocessing
 from Training.simulation.bank import BLEEDING, CLEAN, UNKNOWN, BankedHead
 
+#: Source of a banked head whose pixels are the grey of a picture, not HU.
+PICTURE = "picture"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -46,7 +49,9 @@ class HeadSampler:
         names: file stems to use, by source.
         preprocessing: of the network.
         shares: source -> share of the samples.
-        bleeding_share: share of slices with blood among samples of simulated heads.
+        bleeding_share: share of slices with blood among samples of simulated heads and of the store.
+        augmentation: ``"head"``: slices are moved, re-scaled and made noisy here, in HU; anything else: they come as
+            they are, resized to the network's grid.
     """
 
     def __init__(
@@ -56,41 +61,54 @@ class HeadSampler:
         preprocessing: SlicePreprocessing,
         shares: dict[str, float],
         bleeding_share: float,
+        augmentation: str = "head",
     ):
+        self.names = names
         self.heads = {source: [BankedHead.load(folder / f"{n}.npz") for n in stems] for source, stems in names.items()}
         missing = [source for source, share in shares.items() if share > 0 and not self.heads.get(source)]
         if missing:
-            raise InputError(f"The bank holds no {missing[0]} heads; simulate some or set their share to 0.")
+            remedy = "give a --store with some" if missing[0] == "store" else "simulate some"
+            raise InputError(f"The bank holds no {missing[0]} heads; {remedy} or set their share to 0.")
         self.preprocessing = preprocessing
         self.sources = [s for s in shares if shares[s] > 0]
         total = sum(shares[s] for s in self.sources)
         self.shares = [shares[s] / total for s in self.sources]
         self.bleeding_share = bleeding_share
+        self.moves = augmentation == "head"
 
-    def batch(self, seed: int, step: int, size: int) -> Batch:
-        """The batch of ``size`` samples of one step."""
-        samples = [self._sample(np.random.default_rng([seed, step, index])) for index in range(size)]
-        images, truth, brain, label = zip(*samples)
+    def batch(self, seed: int, step: int, size: int, wanted: slice = slice(None)) -> Batch:
+        """The batch of ``size`` samples of one step, or those of them that are ``wanted``."""
+        samples = [self._sample(np.random.default_rng([seed, step, index])) for index in range(size)[wanted]]
+        images, truth, brain, label, cases = zip(*samples)
         return Batch(
-            torch.from_numpy(np.concatenate(images)), torch.stack(truth), torch.stack(brain), torch.tensor(label)
+            torch.from_numpy(np.concatenate(images)),
+            torch.stack(truth).float(),
+            torch.stack(brain).float(),
+            torch.tensor(label),
+            cases,
         )
 
-    def _sample(self, rng: np.random.Generator):
+    def _sample(self, rng: np.random.Generator) -> tuple[np.ndarray, Tensor, Tensor, int, str]:
         source = self.sources[rng.choice(len(self.sources), p=self.shares)]
-        head = self.heads[source][rng.integers(len(self.heads[source]))]
+        number = int(rng.integers(len(self.heads[source])))
+        head = self.heads[source][number]
         k = self._choose_slice(head, rng)
-        around = np.clip([k - 1, k, k + 1], 0, len(head.slabs_hu) - 1)
-        if rng.random() < 0.5:
+        around = neighbours(head, k, self.preprocessing)
+        if self.moves and rng.random() < 0.5:
             around = around[::-1]
-        if rng.random() < 0.08:
-            around = np.array([k, k, k])
-        stack = np.concatenate([head.slabs_hu[around], head.truth[k][None] > 0, head.brain[k][None]]).astype(np.float32)
-        moved = _move(stack, self.preprocessing.size, rng)
-        hu = _vary_intensity(moved[:3], rng)
-        image = self.preprocessing.images(hu, np.array([1]))
-        searched = (moved[4:5] > 0.5) & (moved[1:2] < DENSEST_BLOOD_HU)  # as the pipeline searches
-        truth, brain = torch.from_numpy(moved[3:4] > 0.5), torch.from_numpy(searched)
-        return image, truth.float(), brain.float(), int(head.slice_label[k])
+        if self.moves and rng.random() < 0.08:
+            around = np.full_like(around, k)
+        stack, count = slice_stack(head, k, around, self.preprocessing), len(around)
+        if self.moves:
+            air = 0.0 if head.source == PICTURE else -1000.0
+            stack = _move(stack, self.preprocessing.size, rng, count, air)
+            seen = _vary_intensity(stack[:count], rng)
+        else:
+            stack = resized(stack, self.preprocessing.size)
+            seen = stack[:count]
+        image, truth, brain = network_view(stack, seen, self.preprocessing, head.source == PICTURE)
+        case = f"{self.names[source][number]} slice {k}"
+        return image, torch.from_numpy(truth), torch.from_numpy(brain), int(head.slice_label[k]), case
 
     def _choose_slice(self, head: BankedHead, rng: np.random.Generator) -> int:
         in_brain = head.brain.any(axis=(1, 2))
@@ -103,8 +121,53 @@ class HeadSampler:
         return int(rng.choice(usable if usable.size else np.flatnonzero(in_brain)))
 
 
-def _move(stack: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Random mirror, rotation, scale, stretch and shift of (n, h, w), resampled to ``size`` (bilinear)."""
+def neighbours(head: BankedHead, k: int, preprocessing: SlicePreprocessing) -> np.ndarray:
+    """Numbers of slice ``k`` and of those around it that the channels need; the outermost slices are repeated."""
+    reach = max(1, *(abs(channel.offset) for channel in preprocessing.channels))
+    return np.clip(np.arange(k - reach, k + reach + 1), 0, len(head.slabs_hu) - 1)
+
+
+def slice_stack(head: BankedHead, k: int, around: np.ndarray, preprocessing: SlicePreprocessing) -> np.ndarray:
+    """(len(around) + 2, h, w) float32: the slices, the truth and the brain of slice ``k``.
+
+    Where the preprocessing looks at the brain of every slice, these follow (len(around) more).
+    """
+    parts = [head.slabs_hu[around], head.truth[k][None] > 0, head.brain[k][None]]
+    if preprocessing.brain_only:
+        parts.append(head.brain[around])
+    return np.concatenate(parts).astype(np.float32)
+
+
+def resized(stack: np.ndarray, size: int) -> np.ndarray:
+    """(n, h, w) -> (n, size, size), bilinear, without aliasing."""
+    return functional.interpolate(torch.from_numpy(stack)[None], size=size, mode="bilinear", antialias=True)[0].numpy()
+
+
+def network_view(
+    stack: np.ndarray, seen: np.ndarray, preprocessing: SlicePreprocessing, picture: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(image (1, channels, h, w), truth bool (1, h, w), searched space bool (1, h, w)) of a :func:`slice_stack`.
+
+    Args:
+        stack: already on the network's grid.
+        seen: its slices (n, h, w) as the network shall see them: noise must not change what is searched.
+        preprocessing: of the network.
+        picture: whether the slices are grey pictures, whose brightness says nothing of density.
+    """
+    count, middle = len(seen), len(seen) // 2
+    brains = {"brain": stack[count + 2 :] > 0.5} if preprocessing.brain_only else {}
+    image = preprocessing.images(seen, np.array([middle]), **brains)
+    searched = stack[count + 1 : count + 2] > 0.5
+    if not picture:
+        searched &= stack[middle : middle + 1] < DENSEST_BLOOD_HU  # as the pipeline searches
+    return image, stack[count : count + 1] > 0.5, searched
+
+
+def _move(stack: np.ndarray, size: int, rng: np.random.Generator, count: int, air: float) -> np.ndarray:
+    """Random mirror, rotation, scale, stretch and shift of (n, h, w), resampled to ``size`` (bilinear).
+
+    What comes from beyond the first ``count`` images is ``air``, beyond the other ones 0.
+    """
     angle, scale = np.deg2rad(rng.normal(0, 9)), np.exp(rng.normal(0, 0.07))
     stretch = np.exp(rng.normal(0, 0.04))
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag(
@@ -115,9 +178,9 @@ def _move(stack: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     theta = np.concatenate([matrix, rng.normal(0, 0.03, (2, 1))], axis=1).astype(np.float32)
     grid = functional.affine_grid(torch.from_numpy(theta)[None], (1, 1, size, size), align_corners=False)
     source = torch.from_numpy(stack)[None].clone()
-    source[:, :3] += 1000  # so that what comes from beyond the image is air
+    source[:, :count] -= air
     out = functional.grid_sample(source, grid, mode="bilinear", align_corners=False)[0].numpy()
-    out[:3] -= 1000
+    out[:count] += air
     return out
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from Training.fitting import predict_slice
 from Training.recipe import Recipe
 from Training.simulation.bank import CLEAN, BankedHead
+from Training.validation import predict_slice
 
 #: Thresholds that are tried.
 CANDIDATES = tuple(round(0.3 + 0.05 * step, 2) for step in range(13))
