@@ -30,7 +30,9 @@ def searched_space(axial: Volume, brain: np.ndarray) -> np.ndarray:
     return space
 
 
-def drop_bone_edges(probability: np.ndarray, axial: Volume, space: np.ndarray, threshold: float) -> None:
+def drop_bone_edges(
+    probability: np.ndarray, axial: Volume, space: np.ndarray, threshold: float, *others: np.ndarray
+) -> None:
     """Set the probability to 0, in place, where only the blurred edge of bone was called blood.
 
     Voxels into which bone blurs stay only within :data:`BONE_EDGE_MM` of blood that is clear of bone and more than a
@@ -41,6 +43,7 @@ def drop_bone_edges(probability: np.ndarray, axial: Volume, space: np.ndarray, t
         axial: CT in HU with axial slices.
         space: bool (k, j, i) from :func:`searched_space`.
         threshold: probability from which a voxel is called blood.
+        others: further maps (k, j, i), set to 0 in the same places.
     """
     from scipy import ndimage
 
@@ -52,7 +55,8 @@ def drop_bone_edges(probability: np.ndarray, axial: Volume, space: np.ndarray, t
     clear = (probability[box] >= threshold) & ~at_bone
     cross = ndimage.generate_binary_structure(3, 1)[1:2]  # within the slice: thick slices say little of each other
     vouched = ndimage.binary_dilation(ndimage.binary_opening(clear, cross), disc(axial, BONE_EDGE_MM))
-    probability[box][at_bone & ~vouched] = 0
+    for values in (probability, *others):
+        values[box][at_bone & ~vouched] = 0
 
 
 def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice, slice]:

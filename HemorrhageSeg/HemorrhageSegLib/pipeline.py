@@ -16,13 +16,14 @@ from HemorrhageSegLib.brain import BrainMask
 from HemorrhageSegLib.checks import require_head_ct
 from HemorrhageSegLib.density import drop_bone_edges, searched_space
 from HemorrhageSegLib.findings import Findings, measure_hemorrhage
-from HemorrhageSegLib.prediction import Clock, Prediction, finder_for
+from HemorrhageSegLib.prediction import Clock, Prediction, chosen_method, finder_for
 from HemorrhageSegLib.task import HemorrhageOptions
 from NeuraxisLib import __version__
 from NeuraxisLib.models import ModelFile
 from NeuraxisLib.result import Result, ScalarMap
 from NeuraxisLib.task import Progress
 from NeuraxisLib.uncertainty import binary_entropy, most_uncertain_slices
+from NeuraxisLib.uncertainty_methods import UncertaintyMethod
 from NeuraxisLib.volume import AxisOrder, Volume
 
 #: Probability and entropy are kept in steps of this: finer digits are noise, and noise does not compress.
@@ -42,7 +43,7 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
         progress: told about every stage; cancels between and within them.
 
     Returns:
-        Label map, probability and entropy on the source grid, measurements, tables, warnings, provenance.
+        Label map, probability and uncertainty on the source grid, measurements, tables, warnings, provenance.
 
     Raises:
         InputError: no head CT with a brain in view.
@@ -50,7 +51,7 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
         ModelError: the model file does not hold what its header says.
     """
     source, clock = replace(inputs["ct"], unit="HU"), Clock()
-    find = finder_for(model, options)
+    method, find = chosen_method(model, options), finder_for(model, options)
     progress(0.0, "Finding the brain")
     with clock.stage("brain"):
         brain = require_head_ct(source)
@@ -60,28 +61,31 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: HemorrhageOptions,
     progress(0.8, "Measuring")
     with clock.stage("measures"):
         threshold, smallest_ml = _rules(model, options)
-        probability = _of_searched_space(found, axial, brain, options, threshold)
-        findings = measure_hemorrhage(axial, probability, brain.mask, threshold, smallest_ml, found.meaning)
+        _keep_searched_space(found, axial, brain, options, threshold)
+        findings = measure_hemorrhage(axial, found.probability, brain.mask, threshold, smallest_ml, found.meaning)
         if options.legacy_fixed_dpi_volume and found.slices is not None:
             findings.measurements.append(legacy.fixed_dpi_measurement(found.slices))
         progress(0.9, "Measuring")
-        result = _result(source, order, brain, probability, findings, options, found.meaning)
+        result = _result(source, order, brain, findings)
+        _add_maps(result, order, brain, found, method, options)
     result.warnings += [*found.warnings, model.header["notice"]]
-    result.provenance = _provenance(model, options, found, clock)
+    result.provenance = _provenance(model, options, method, found, clock)
     progress(1.0, "Measuring")
     return result
 
 
-def _of_searched_space(
+def _keep_searched_space(
     found: Prediction, axial: Volume, brain: BrainMask, options: HemorrhageOptions, threshold: float
-) -> np.ndarray:
-    """What was found where blood can be, without the blurred edge of bone, in steps of MAP_STEP."""
+) -> None:
+    """Leave what was found where blood can be, without the blurred edge of bone, in steps of MAP_STEP."""
+    _in_steps(found.probability)
     if options.legacy_no_skull_strip:
-        return _in_steps(found.probability)
+        return
     space = searched_space(axial, brain.mask)
-    probability = _in_steps(found.probability * space)
-    drop_bone_edges(probability, axial, space, threshold)
-    return probability
+    maps = [found.probability] if found.doubt is None else [found.probability, found.doubt]
+    for values in maps:
+        values *= space
+    drop_bone_edges(maps[0], axial, space, threshold, *maps[1:])
 
 
 def _in_steps(values: np.ndarray) -> np.ndarray:
@@ -100,55 +104,65 @@ def _rules(model: ModelFile, options: HemorrhageOptions) -> tuple[float, float]:
     return threshold, smallest
 
 
-def _result(
-    source: Volume,
-    order: AxisOrder,
-    brain: BrainMask,
-    probability: np.ndarray,
-    findings: Findings,
-    options: HemorrhageOptions,
-    meaning: str = "",
-) -> Result:
-    """The Result with everything taken back to the stored order of the axes."""
-    undo = order.undo_array
-    entropy = _in_steps(binary_entropy(probability))
-    stored_entropy = np.ascontiguousarray(undo(entropy))
-    maps = {
-        "probability": _map(
-            source, undo(probability), f"Hemorrhage ({meaning})" if meaning else "Probability of hemorrhage"
-        ),
-        "entropy": _map(source, stored_entropy, "Uncertainty (entropy in bits)"),
-    }
-    if options.keep_brain_mask:
-        maps["brain"] = _map(source, undo(brain.mask).astype(np.uint8), "Intracranial space")
+def _result(source: Volume, order: AxisOrder, brain: BrainMask, findings: Findings) -> Result:
+    """The Result, without maps, with labels taken back to the stored order of the axes."""
     warnings = [*brain.notes, *findings.warnings]
     if brain.confidence < SURE_BRAIN:
         warnings.append("The brain was found with little confidence; check the outline of the searched space.")
     return Result(
         task="hemorrhage",
         source=source,
-        labels=source.like(np.ascontiguousarray(undo(findings.labels))),
-        maps=maps,
+        labels=source.like(np.ascontiguousarray(order.undo_array(findings.labels))),
         measurements=findings.measurements,
         tables=findings.tables,
-        key_slices=most_uncertain_slices(stored_entropy, source, KEY_SLICES),
         warnings=warnings,
     )
 
 
-def _map(source: Volume, array: np.ndarray, title: str) -> ScalarMap:
-    return ScalarMap(source.like(np.ascontiguousarray(array)), title, (0.0, 1.0))
+def _add_maps(
+    result: Result,
+    order: AxisOrder,
+    brain: BrainMask,
+    found: Prediction,
+    method: UncertaintyMethod,
+    options: HemorrhageOptions,
+) -> None:
+    """Probability, uncertainty (always called "entropy", whatever the method) and the slices to look at first."""
+
+    def stored(axial: np.ndarray, title: str, unit: str = "", value_range: tuple = (0.0, 1.0), note: str = ""):
+        array = np.ascontiguousarray(order.undo_array(axial))
+        return ScalarMap(result.source.like(array, unit), title, value_range, note)
+
+    doubt = found.probability if found.doubt is None else found.doubt
+    title = f"Hemorrhage ({found.meaning})" if found.meaning else "Probability of hemorrhage"
+    uncertainty = _in_steps(method.of(doubt))
+    result.maps["probability"] = stored(found.probability, title)
+    result.maps["entropy"] = stored(uncertainty, method.title, method.unit, method.value_range, method.description)
+    if options.keep_brain_mask:
+        result.maps["brain"] = stored(brain.mask.astype(np.uint8), "Intracranial space")
+    # slices are ranked by entropy, whatever is shown, so that the same slices count as certain
+    entropy = _in_steps(binary_entropy(doubt)) if method.paper_formula else uncertainty
+    result.key_slices = most_uncertain_slices(order.undo_array(entropy), result.source, KEY_SLICES)
 
 
-def _provenance(model: ModelFile, options: HemorrhageOptions, found: Prediction, clock: Clock) -> dict:
+def _provenance(
+    model: ModelFile, options: HemorrhageOptions, method: UncertaintyMethod, found: Prediction, clock: Clock
+) -> dict:
+    ensemble = ", ".join(member["name"] for member in found.facts.get("members", [])[1:])  # names, not where they lie
     return {
         "neuraxis": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}",
         "model": {"name": model.name, "title": model.title, "file": model.path.name, "sha256": model.sha256},
-        "options": asdict(options),
-        "seed": None,  # nothing in this task is random
+        "options": {**asdict(options), "ensemble": ensemble},
+        "uncertainty": {
+            "method": method.name,
+            "map": "entropy",
+            "unit": method.unit,
+            "range": list(method.value_range),
+            "description": method.description,
+        },
         **found.facts,
         "seconds": clock.seconds,
     }

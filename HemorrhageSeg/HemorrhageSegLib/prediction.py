@@ -3,9 +3,9 @@
     finder = finder_for(model, options)                   # refuses what cannot work before anything is computed
     found = finder(axial, brain, progress, clock)         # a Prediction on the axial grid
 
-Slice networks (``preprocessing.kind`` absent or "slices") see square pictures of the brain's box. Methods without
-weights are functions named in :data:`CLASSICAL`. The pipeline does the rest alike for all: searched space, density
-rules, threshold, measures.
+Networks see the head as their file says (``preprocessing.kind`` absent or "slices": square pictures of the brain's box;
+"volume": windows of a resampled volume). Methods without weights are functions named in :data:`CLASSICAL`. The
+pipeline does the rest alike for all: searched space, density rules, threshold, measures.
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from HemorrhageSegLib import legacy
 from HemorrhageSegLib.networks import NETWORKS
-from HemorrhageSegLib.task import HemorrhageOptions
+from HemorrhageSegLib.task import TASK, HemorrhageOptions
+from HemorrhageSegLib.views import STAGE, SliceView, View, VolumeView
 from NeuraxisLib.errors import InputError, ModelError
-from NeuraxisLib.models import ModelFile
-from NeuraxisLib.preprocessing import SliceGrid, SlicePreprocessing, slice_grid
+from NeuraxisLib.models import ModelFile, find_model, load_model
+from NeuraxisLib.preprocessing import SlicePreprocessing
 from NeuraxisLib.task import Progress
+from NeuraxisLib.uncertainty_methods import METHODS, UncertaintyMethod, method_named
 from NeuraxisLib.volume import Volume
+from NeuraxisLib.volume_preprocessing import KIND as VOLUME
+from NeuraxisLib.volume_preprocessing import VolumePreprocessing
+
+if TYPE_CHECKING:
+    from NeuraxisLib.inference import Predictor
 
 #: Methods that need no weights: architecture name of the model file -> "module:function". The function is
 #: ``function(axial, brain, arguments, progress)``: the CT in HU with axial slices, the intracranial space as bool
@@ -60,8 +68,9 @@ class Prediction:
 
     Attributes:
         probability: (k, j, i) float32 in 0..1 on the axial grid, not yet limited to the searched space.
-        facts: for provenance (device, precision, grid).
+        facts: for provenance (device, precision, grid, seed).
         warnings: sentences for the reader.
+        doubt: (k, j, i) the probability that the uncertainty is computed from; None if it is ``probability``.
         slices: (n, size, size) probability on the network's own slices, for the legacy counts; None if there are none.
         meaning: what the map is, in words, where it is no probability.
     """
@@ -69,6 +78,7 @@ class Prediction:
     probability: np.ndarray
     facts: dict
     warnings: list[str] = field(default_factory=list)
+    doubt: np.ndarray | None = None
     slices: np.ndarray | None = None
     meaning: str = ""
 
@@ -76,33 +86,76 @@ class Prediction:
 Finder = Callable[[Volume, np.ndarray, Progress, Clock], Prediction]
 
 
-def finder_for(model: ModelFile, options: HemorrhageOptions) -> Finder:
-    """The finder of a model.
+def chosen_method(model: ModelFile, options: HemorrhageOptions) -> UncertaintyMethod:
+    """The uncertainty that the options ask for; "model" stands for the one in the model file, entropy if it is silent.
 
     Raises:
-        ModelError: the model file describes what this version cannot do.
-        InputError: an option that is not for this model.
+        ModelError: the model file names one that this version does not have.
     """
-    if model.header["architecture"]["name"] in CLASSICAL:
-        return ClassicalFinder(model, options)
-    if options.legacy_no_skull_strip:
-        raise InputError(
-            f"The option legacy_no_skull_strip is for the classical methods, not for '{model.name}'; choose one of "
-            "them or leave it out."
-        )
-    kind = model.header["preprocessing"].get("kind", "slices")
-    if kind != "slices":
+    if options.uncertainty != "model":
+        return method_named(options.uncertainty)
+    name = model.header["uncertainty"].get("kind", "entropy")
+    if name not in METHODS or name == "ensemble":
         raise ModelError(
-            f"The model '{model.name}' needs preprocessing of the kind '{kind}', which this version does not have; "
-            "update the extension."
+            f"The model '{model.name}' asks for the uncertainty '{name}', which this version cannot give; "
+            "update the extension or choose another uncertainty."
         )
-    return SliceFinder(model, options)
+    return METHODS[name]
+
+
+def finder_for(model: ModelFile, options: HemorrhageOptions) -> Finder:
+    """The finder of a model, or of an ensemble of models.
+
+    Raises:
+        ModelError: a model file describes what this version cannot do, or does not fit the options.
+        InputError: options that contradict each other.
+    """
+    method = chosen_method(model, options)
+    if method.name == "ensemble":
+        return EnsembleFinder([model, *_further_models(options)], options)
+    if options.ensemble:
+        raise InputError("Further models are named for an ensemble; choose the uncertainty 'ensemble' or name none.")
+    return _single(model, options, method)
+
+
+def _single(model: ModelFile, options: HemorrhageOptions, method: UncertaintyMethod) -> Finder:
+    """The finder of one model."""
+    kind = model.header["preprocessing"].get("kind", "slices")
+    if model.header["architecture"]["name"] in CLASSICAL:
+        _refuse_legacy(model, options, allowed="legacy_no_skull_strip")
+        return ClassicalFinder(model, options, method)
+    if kind == "slices":
+        _refuse_legacy(model, options, refused="legacy_no_skull_strip")
+        preprocessing = SlicePreprocessing.from_dict(model.header["preprocessing"])
+        return NetworkFinder(model, options, method, lambda *head: SliceView.of(*head, preprocessing))
+    if kind == VOLUME:
+        _refuse_legacy(model, options)
+        windows = VolumePreprocessing.from_dict(model.header["preprocessing"])
+        return NetworkFinder(model, options, method, lambda *head: VolumeView.of(*head, windows))
+    raise ModelError(
+        f"The model '{model.name}' needs preprocessing of the kind '{kind}', which this version does not have; "
+        "update the extension."
+    )
+
+
+def _refuse_legacy(model: ModelFile, options: HemorrhageOptions, allowed: str = "", refused: str = "legacy_") -> None:
+    """InputError if an option that imitates what was done to another kind of model is set."""
+    for name, value in vars(options).items():
+        if value and name.startswith(refused) and name != allowed:
+            raise InputError(
+                f"The option '{name}' is made for another kind of model than '{model.name}'; leave it out."
+            )
 
 
 class ClassicalFinder:
     """A method of :data:`CLASSICAL`."""
 
-    def __init__(self, model: ModelFile, options: HemorrhageOptions):
+    def __init__(self, model: ModelFile, options: HemorrhageOptions, method: UncertaintyMethod):
+        if method.name != "entropy":
+            raise ModelError(
+                f"The uncertainty '{method.name}' needs a network, and the model '{model.name}' is a method without "
+                "weights; choose 'entropy'."
+            )
         self._model, self._whole_picture = model, options.legacy_no_skull_strip
 
     def __call__(self, axial: Volume, brain: np.ndarray, progress: Progress, clock: Clock) -> Prediction:
@@ -116,61 +169,140 @@ class ClassicalFinder:
         module, function = CLASSICAL[architecture["name"]].split(":")
         with clock.stage("prediction"):
             found = getattr(import_module(module), function)(axial, brain, arguments, progress)
-        return Prediction(found, {"device": "cpu"}, warnings, meaning=MEANINGS[architecture["name"]])
+        facts = {"device": "cpu", "seed": None}
+        return Prediction(found, facts, warnings, meaning=MEANINGS[architecture["name"]])
 
 
-class SliceFinder:
-    """A 2-D network over the slices of the brain's box."""
+class NetworkFinder:
+    """A network that sees the head in one of the :mod:`HemorrhageSegLib.views`."""
 
-    def __init__(self, model: ModelFile, options: HemorrhageOptions):
-        self._model, self._options = model, options
-        self._preprocessing = SlicePreprocessing.from_dict(model.header["preprocessing"])
+    def __init__(
+        self,
+        model: ModelFile,
+        options: HemorrhageOptions,
+        method: UncertaintyMethod,
+        view: Callable[[Volume, np.ndarray], View],
+    ):
+        self._model, self._options, self._method, self._view = model, options, method, view
+        architecture = model.header["architecture"]["name"]
+        if method.paths and architecture != "SLEXNet":
+            raise ModelError(
+                f"The uncertainty '{method.name}' needs the three paths of a SLEX-Net, and the model '{model.name}' "
+                f"is a {architecture}; choose another uncertainty."
+            )
+        if options.legacy_batch_statistics and (method.sampled or method.paths):
+            raise InputError(
+                f"Option 'legacy_batch_statistics' cannot be combined with the uncertainty '{method.name}'; "
+                "leave out one of them."
+            )
 
     def __call__(self, axial: Volume, brain: np.ndarray, progress: Progress, clock: Clock) -> Prediction:
-        """Resample to slices, run the network on those that meet the brain, and come back."""
-        progress(0.0, "Preparing slices")
+        """Resample, run the network where the brain is, and come back."""
+        progress(0.0, "Preparing the image")
         with clock.stage("slices"):
-            grid = slice_grid(axial, brain, self._preprocessing)
-            slabs = grid.forward(axial.array)
+            view = self._view(axial, brain)
         progress(0.05, "Loading the network")
         with clock.stage("network"):
-            from NeuraxisLib.inference import predictor_for  # torch is loaded after all that can be refused without it
-
-            options = self._options
-            predictor = predictor_for(
-                self._model, NETWORKS, options.device, options.precision, options.legacy_batch_statistics
-            )
+            predictor = self._predictor(view)
         with clock.stage("prediction"):
-            centres = _slabs_in_brain(grid, brain)
-            found = predictor.predict(
-                lambda numbers: self._preprocessing.images(slabs, centres[numbers]),
-                len(centres),
-                progress.part(0.1, 1.0),
-                flip=bool(self._model.header.get("flip_averaging", False)),
-                stage="Finding blood",
-            )
-        on_grid = np.zeros(slabs.shape, np.float32)
-        on_grid[centres] = found[:, 0]
-        facts = {
-            **_torch_facts(),
+            sampled = self._method.sampled
+            found, used = (self._mean if sampled else self._once)(view, predictor, progress.part(0.1, 1.0))
+        on_grid = found[0]
+        with clock.stage("way back"):
+            probability = view.backward(_legacy_values(on_grid, self._options))
+            doubt = view.backward(found[1]) if self._method.paths else None
+        warnings = list(dict.fromkeys(warning for each in used for warning in each.warnings))
+        slices = on_grid if isinstance(view, SliceView) else None
+        return Prediction(probability, self._facts(view, used[-1]), warnings, doubt, slices)
+
+    def _predictor(self, view: View) -> Predictor:
+        from NeuraxisLib.inference import predictor_for  # torch is loaded after all that can be refused without it
+
+        options = self._options
+        kind = self._kind(view)
+        return predictor_for(
+            self._model, NETWORKS, options.device, options.precision, options.legacy_batch_statistics, kind
+        )
+
+    def _kind(self, view: View) -> type[Predictor]:
+        if isinstance(view, VolumeView):
+            from NeuraxisLib.window_inference import WindowPredictor
+
+            return WindowPredictor
+        once = not (self._method.sampled or self._options.legacy_batch_statistics)
+        if once and self._model.header["architecture"]["name"] == "SLEXNet":
+            from HemorrhageSegLib.networks.slex_inference import SlexPredictor
+
+            return SlexPredictor
+        from NeuraxisLib.inference import SlicePredictor
+
+        return SlicePredictor
+
+    def _once(self, view: View, predictor: Predictor, progress: Progress) -> tuple[np.ndarray, list[Predictor]]:
+        flip = bool(self._model.header.get("flip_averaging", False))
+        return view.predict(predictor, flip, progress), [predictor]
+
+    def _mean(self, view: View, predictor: Predictor, progress: Progress) -> tuple[np.ndarray, list[Predictor]]:
+        """The mean of several passes, and the predictors that made them."""
+        from NeuraxisLib.sampled_inference import Sampler
+
+        options, method = self._options, self._method.name
+        flip = method != "tta" and bool(self._model.header.get("flip_averaging", False))
+        passes = options.uncertainty_passes
+        sampler = Sampler(method, self._kind(view), options.device, options.precision, passes, options.seed)
+        total, used = 0.0, []
+        predictors = sampler.predictors(predictor.network, self._model.name, view.images, view.count)
+        for number, each in enumerate(predictors):
+            part = progress.part(number / passes, (number + 1) / passes)
+            total = total + view.predict(each, flip, part, f"{STAGE}, pass {number + 1} of {passes}")
+            used = [each] if not used or not used[0].warnings else [used[0], each]
+        return total / passes, used
+
+    def _facts(self, view: View, predictor: Predictor) -> dict:
+        import torch
+
+        sampled = {"passes": self._options.uncertainty_passes} if self._method.sampled else {}
+        return {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
             "device": predictor.device,
             "precision": predictor.precision,
-            "grid": {"pixel_mm": round(grid.pixel_mm, 4), "slices": len(grid.slabs)},
+            "grid": view.facts,
+            "seed": self._options.seed if self._method.sampled else None,  # nothing else is random
+            **sampled,
         }
-        with clock.stage("way back"):
-            probability = grid.backward(_legacy_values(on_grid, options))
-        return Prediction(probability, facts, list(predictor.warnings), on_grid)
 
 
-def _torch_facts() -> dict:
-    import torch
+class EnsembleFinder:
+    """Several models of the task, of any kind; the mean of their probabilities is the answer."""
 
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    def __init__(self, models: list[ModelFile], options: HemorrhageOptions):
+        if len({model.sha256 for model in models}) < 2:
+            raise ModelError(
+                "An ensemble needs at least two different models; name further ones with the option 'ensemble'."
+            )
+        self._models = list({model.sha256: model for model in models}.values())
+        self._members = [_single(model, options, METHODS["entropy"]) for model in self._models]
+
+    def __call__(self, axial: Volume, brain: np.ndarray, progress: Progress, clock: Clock) -> Prediction:
+        """Run each member and average on the axial grid."""
+        total, found = np.zeros(brain.shape, np.float32), []
+        for number, member in enumerate(self._members):
+            part = progress.part(number / len(self._members), (number + 1) / len(self._members))
+            found.append(member(axial, brain, part, clock))
+            total += found[-1].probability
+            found[-1].probability = found[-1].slices = None  # each is as large as the scan
+        members = [
+            {"name": model.name, "sha256": model.sha256, **each.facts} for model, each in zip(self._models, found)
+        ]
+        warnings = list(dict.fromkeys(warning for each in found for warning in each.warnings))
+        return Prediction(total / len(self._members), {**found[0].facts, "members": members}, warnings)
 
 
-def _slabs_in_brain(grid: SliceGrid, brain: np.ndarray) -> np.ndarray:
-    """Numbers of the slabs that meet the brain."""
-    return np.flatnonzero(grid.slabs @ brain.any(axis=(1, 2)).astype(np.float32) > 0)
+def _further_models(options: HemorrhageOptions) -> list[ModelFile]:
+    """The models that the option ``ensemble`` names; ModelError if one is missing or serves another task."""
+    names = [name.strip() for name in options.ensemble.split(",") if name.strip()]
+    return [load_model(find_model(TASK, name), TASK.name) for name in names]
 
 
 def _legacy_values(on_grid: np.ndarray, options: HemorrhageOptions) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Running slice networks: which device, which precision, how many slices at a time. Only the worker loads this file.
+"""Running networks: which device, which precision, how many images at a time. Only the worker loads this file.
 
 On a CPU one slice at a time in channels-last order is fastest (a batch falls out of the caches). Lower precision is
 never assumed to be faster: on CPUs without the instructions it can be a hundred times slower, so it is tried out on
@@ -11,12 +11,14 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from NeuraxisLib.errors import InputError, ModelError
@@ -115,57 +117,88 @@ def with_batch_statistics(network: nn.Module) -> nn.Module:
     """A copy that normalises with the statistics of each batch, as in training, without learning them."""
     network = copy.deepcopy(network).eval()
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, _BatchNorm):
             module.track_running_stats = False
             module.running_mean = module.running_var = module.num_batches_tracked = None
     return network
 
 
-class SlicePredictor:
-    """A network made ready to predict slices on one device.
+def foreground(logits: Tensor) -> Tensor:
+    """Probability (n, outputs, ...) of the foreground: softmax of two logits (background, foreground), else sigmoid."""
+    return torch.softmax(logits, dim=1)[:, 1:] if logits.shape[1] == 2 else torch.sigmoid(logits)
+
+
+def dropouts(network: nn.Module) -> list[_DropoutNd]:
+    """The dropout layers of a network that would drop something."""
+    return [module for module in network.modules() if isinstance(module, _DropoutNd) and module.p > 0]
+
+
+class Predictor:
+    """A network made ready to predict images on one device.
 
     Attributes:
-        device: where it computes; changes to ``"cpu"`` if a graphics card's memory does not hold one slice.
+        device: where it computes; changes to ``"cpu"`` if a graphics card's memory does not hold one image.
         precision: ``"float32"`` or ``"bfloat16"``; with ``"auto"`` it is settled at the first image.
         warnings: what a reader should know about how it was computed.
+        network: the network as given, on the CPU.
+        run: ``run(network, x) -> logits``; how the network is called, for those who augment what it sees.
 
     Args:
         network: in evaluation mode.
         device: see :func:`choose_device`.
         precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``.
-        whole_batch: predict all slices in one batch, for networks that normalise by batch statistics.
+        whole_batch: predict all images in one batch, for networks that normalise by batch statistics.
+        drop: let dropout act, for Monte-Carlo dropout; by default even a network that was built to drop when
+            predicting does not, so that a result can be repeated.
     """
 
-    def __init__(self, network: nn.Module, device: str = "auto", precision: str = "auto", whole_batch: bool = False):
+    #: Images per batch at first; halved when the device runs out of memory.
+    batch_sizes = BATCH
+    #: Axis of an image batch that runs from one side of the patient to the other, for averaging with the mirror image.
+    flip_axis = -1
+    _memory_format = torch.channels_last
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: str = "auto",
+        precision: str = "auto",
+        whole_batch: bool = False,
+        drop: bool = False,
+    ):
         if precision not in PRECISIONS:
             raise InputError(f"There is no precision '{precision}'; choose one of: {', '.join(PRECISIONS)}.")
-        self._network = network
-        self._whole_batch = whole_batch
+        self.network = network
+        self._whole_batch, self._drop = whole_batch, drop
         self.precision = precision
         self.warnings: list[str] = []
+        self.run: Callable[[nn.Module, Tensor], Tensor] = lambda network, x: network(x)
         self._ready: dict[str, nn.Module] = {}
         self._move(choose_device(device))
 
     def _move(self, device: str) -> None:
-        self.device, self.batch = device, BATCH[device]
-        network = fold_batch_norm(self._network).to(device, memory_format=torch.channels_last)
-        self._ready = {"float32": network}
+        self.device, self.batch = device, self.batch_sizes[device]
+        network = fold_batch_norm(self.network)
+        for layer in dropouts(network):
+            layer.train(self._drop)
+            layer.p *= self._drop
+        self._ready = {"float32": network.to(device, memory_format=self._memory_format)}
 
-    def predict(
+    def batches(
         self,
         images: Callable[[np.ndarray], np.ndarray],
         count: int,
         progress: Progress | None = None,
         flip: bool = False,
-        stage: str = "Predicting slices",
-    ) -> np.ndarray:
-        """Probabilities (count, outputs, H, W) float32 of ``count`` slices.
+        stage: str = "Predicting",
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(image numbers (n,), values (n, outputs, ...) float32) of every batch of ``count`` images.
 
         Args:
-            images: takes slice numbers (n,), returns network input (n, channels, H, W) float32.
-            count: number of slices.
+            images: takes image numbers (n,), returns network input (n, channels, ...) float32.
+            count: number of images.
             progress: told after every batch; cancels between batches.
-            flip: average with the prediction of the left-right mirrored image.
+            flip: average with the prediction of the mirrored image.
             stage: what the progress says.
 
         Raises:
@@ -174,29 +207,25 @@ class SlicePredictor:
         progress = progress or Progress()
         if self.precision == "auto" and count:
             self.precision = self._probe(images(np.array([count // 2])))
-        out: np.ndarray | None = None
-        start = 0
         if self._whole_batch:
             self.batch = count
+        start = 0
         while start < count:
             progress(start / count, stage)
             numbers = np.arange(start, min(start + self.batch, count))
             values = self._batch(images(numbers), flip)
-            if values is None:
-                continue
-            if out is None:
-                out = np.empty((count, *values.shape[1:]), np.float32)
-            out[numbers] = values
-            start += len(numbers)
+            if values is not None:
+                yield numbers, values
+                start += len(numbers)
         progress(1.0, stage)
-        return np.empty((0, 1, 0, 0), np.float32) if out is None else out
 
     def _batch(self, images: np.ndarray, flip: bool) -> np.ndarray | None:
-        """Probabilities of one batch; None if it has to be tried again with less memory."""
+        """Values of one batch; None if it has to be tried again with less memory."""
         try:
             values = self._forward(images, self.precision)
             if flip:
-                values = (values + self._forward(images[..., ::-1].copy(), self.precision).flip(-1)) / 2
+                mirrored = np.flip(images, self.flip_axis).copy()
+                values = (values + self._forward(mirrored, self.precision).flip(self.flip_axis)) / 2
             return values.cpu().numpy()
         except RuntimeError as error:
             if self.device == "cpu" or "out of memory" not in str(error).lower():
@@ -216,10 +245,13 @@ class SlicePredictor:
     def _forward(self, images: np.ndarray, precision: str) -> Tensor:
         if precision not in self._ready:
             self._ready[precision] = copy.deepcopy(self._ready["float32"]).to(getattr(torch, precision))
-        network = self._ready[precision]
-        x = torch.from_numpy(images).to(self.device, dtype=getattr(torch, precision), memory_format=torch.channels_last)
+        x = torch.from_numpy(images).to(self.device, dtype=getattr(torch, precision), memory_format=self._memory_format)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return torch.sigmoid(network(x).float())
+            return self._values(self._ready[precision], x)
+
+    def _values(self, network: nn.Module, x: Tensor) -> Tensor:
+        """What is predicted of a batch (n, channels, ...): (n, outputs, ...) float32, the foreground's probability."""
+        return foreground(self.run(network, x).float())
 
     def _probe(self, image: np.ndarray) -> str:
         """The faster precision whose probabilities agree with float32 on this image."""
@@ -246,7 +278,27 @@ class SlicePredictor:
         return values, best
 
 
-_predictors: dict[tuple, SlicePredictor] = {}
+class SlicePredictor(Predictor):
+    """A network made ready to predict slices."""
+
+    def predict(
+        self,
+        images: Callable[[np.ndarray], np.ndarray],
+        count: int,
+        progress: Progress | None = None,
+        flip: bool = False,
+        stage: str = "Predicting slices",
+    ) -> np.ndarray:
+        """Probabilities (count, outputs, H, W) float32 of ``count`` slices; arguments as :meth:`Predictor.batches`."""
+        out: np.ndarray | None = None
+        for numbers, values in self.batches(images, count, progress, flip, stage):
+            if out is None:
+                out = np.empty((count, *values.shape[1:]), np.float32)
+            out[numbers] = values
+        return np.empty((0, 1, 0, 0), np.float32) if out is None else out
+
+
+_predictors: dict[tuple, Predictor] = {}
 #: Networks kept ready in a warm worker.
 KEPT_PREDICTORS = 2
 
@@ -257,7 +309,8 @@ def predictor_for(
     device: str = "auto",
     precision: str = "auto",
     batch_statistics: bool = False,
-) -> SlicePredictor:
+    kind: type[Predictor] = SlicePredictor,
+) -> Predictor:
     """The predictor of a model, made at the first call and kept for later ones in this process.
 
     So that the probe of the precision runs once and later results of a worker agree with the first. One that had to
@@ -265,15 +318,16 @@ def predictor_for(
 
     Args:
         model, networks: see :func:`build_network`.
-        device, precision: see :class:`SlicePredictor`.
+        device, precision: see :class:`Predictor`.
         batch_statistics: normalise all slices together by their own statistics (:func:`with_batch_statistics`).
+        kind: which predictor.
     """
-    key = (model.sha256, choose_device(device), precision, batch_statistics)
+    key = (model.sha256, choose_device(device), precision, batch_statistics, kind)
     predictor = _predictors.pop(key, None)
     if predictor is None or predictor.warnings:
         network = build_network(model, networks)
         network = with_batch_statistics(network) if batch_statistics else network
-        predictor = SlicePredictor(network, device, precision, whole_batch=batch_statistics)
+        predictor = kind(network, device, precision, whole_batch=batch_statistics)
     _predictors[key] = predictor
     while len(_predictors) > KEPT_PREDICTORS:
         _predictors.pop(next(iter(_predictors)))

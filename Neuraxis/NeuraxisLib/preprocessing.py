@@ -20,6 +20,9 @@ KEEP_GAP_SHARE = 0.7
 LARGEST_SIZE = 2048
 #: Value of what lies outside the field of view.
 AIR_HU = -1000.0
+#: Standard deviation (of grey values -1..1) that an image of one value is divided by.
+SMALLEST_SPREAD = 1e-6
+NORMALISATIONS = ("window", "zscore")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Channel:
 
     Attributes:
         offset: slabs above (+) or below (-) the one predicted.
-        low_hu: HU shown as -1.
-        high_hu: HU shown as +1.
+        low_hu: HU at and below which the image is black (-1).
+        high_hu: HU at and above which it is white (+1).
     """
 
     offset: int
@@ -46,12 +49,18 @@ class SlicePreprocessing:
         margin: air left around the brain box on each side, as a share of the box.
         slab_mm: distance between the slices the network was trained on; thinner source slices are averaged to it.
         channels: the input channels.
+        normalisation: ``"window"`` leaves the windowed grey values in -1..1; ``"zscore"`` then takes the mean of all
+            pixels of all channels of an input from them and divides by their standard deviation, as SLEX-Net's
+            released code does (hemorrhage specification 1.3).
+        brain_only: black out what lies outside the brain, slab by slab, before that.
     """
 
     size: int
     margin: float
     slab_mm: float
     channels: tuple[Channel, ...]
+    normalisation: str = "window"
+    brain_only: bool = False
 
     @classmethod
     def from_dict(cls, data: dict) -> SlicePreprocessing:
@@ -61,30 +70,54 @@ class SlicePreprocessing:
                 Channel(int(channel["offset"]), float(channel["low_hu"]), float(channel["high_hu"]))
                 for channel in data["channels"]
             )
-            made = cls(int(data["size"]), float(data["margin"]), float(data["slab_mm"]), channels)
+            normalisation, brain_only = data.get("normalisation", "window"), data.get("brain_only", False)
+            made = cls(
+                int(data["size"]), float(data["margin"]), float(data["slab_mm"]), channels, normalisation, brain_only
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The model's preprocessing cannot be read ({error}); install the model again.") from None
         sizes_fit = 32 <= made.size <= LARGEST_SIZE and made.size % 32 == 0
         windows_fit = channels and all(channel.low_hu < channel.high_hu for channel in channels)
-        if not (sizes_fit and windows_fit and 0 <= made.margin < 1 and 0 < made.slab_mm < np.inf):
+        words_fit = made.normalisation in NORMALISATIONS and isinstance(made.brain_only, bool)
+        if not (sizes_fit and windows_fit and words_fit and 0 <= made.margin < 1 and 0 < made.slab_mm < np.inf):
             raise ModelError("The model's preprocessing holds impossible values; install the model again.")
         return made
 
     def to_dict(self) -> dict:
-        """The description as plain numbers, for a model file."""
-        return asdict(self)
+        """The description as plain numbers, for a model file; what is as in older files is left out as there."""
+        made = asdict(self)
+        if self.normalisation == "window" and not self.brain_only:
+            del made["normalisation"], made["brain_only"]
+        return made
 
-    def images(self, slabs_hu: np.ndarray, centres: np.ndarray | None = None) -> np.ndarray:
-        """Network input (n, channels, size, size) float32 in -1..1 for the slabs ``centres`` (all by default).
+    def images(
+        self, slabs_hu: np.ndarray, centres: np.ndarray | None = None, brain: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Network input (n, channels, size, size) float32 for the slabs ``centres`` (all by default).
 
         Beyond the first and last slab the nearest one is repeated.
+
+        Args:
+            slabs_hu: (slabs, size, size) HU.
+            centres: numbers of the slabs to predict.
+            brain: (slabs, size, size) bool; needed where ``brain_only`` is set.
+
+        Raises:
+            ValueError: the brain is missing.
         """
+        if self.brain_only and brain is None:
+            raise ValueError("this preprocessing shows the network the brain alone and needs its mask")
         centres = np.arange(len(slabs_hu)) if centres is None else np.asarray(centres)
         out = np.empty((len(centres), len(self.channels), *slabs_hu.shape[1:]), np.float32)
         for index, channel in enumerate(self.channels):
             at = np.clip(centres + channel.offset, 0, len(slabs_hu) - 1)
             centre, half = (channel.low_hu + channel.high_hu) / 2, (channel.high_hu - channel.low_hu) / 2
             np.clip((slabs_hu[at] - centre) / half, -1, 1, out=out[:, index])
+            if self.brain_only:
+                out[:, index][~brain[at].astype(bool)] = -1
+        if self.normalisation == "zscore":
+            out -= out.mean(axis=(1, 2, 3), keepdims=True)
+            out /= np.maximum(out.std(axis=(1, 2, 3), keepdims=True), SMALLEST_SPREAD)
         return out
 
 

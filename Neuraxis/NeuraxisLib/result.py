@@ -51,11 +51,13 @@ class ScalarMap:
         volume: the values, on the source grid.
         title: what it shows, e.g. ``"Uncertainty (entropy)"``.
         value_range: (low, high) at which the colours start and end.
+        note: how it was computed, in a sentence.
     """
 
     volume: Volume
     title: str
     value_range: tuple[float, float]
+    note: str = ""
 
 
 @dataclass

@@ -259,7 +259,13 @@ def _to_json(result: Result, table: LabelTable, report: bool) -> dict:
         "warnings": result.warnings,
         "labels": None if result.labels is None else {"file": LABELS_FILE, "segments": segments},
         "maps": {
-            name: {"file": f"{name}.nrrd", "title": m.title, "value_range": m.value_range, "unit": m.volume.unit}
+            name: {
+                "file": f"{name}.nrrd",
+                "title": m.title,
+                "value_range": m.value_range,
+                "unit": m.volume.unit,
+                "note": m.note,
+            }
             for name, m in result.maps.items()
         },
         "grid": {"equal_gaps": source.is_uniform, "note": "" if source.is_uniform else _GRID_NOTE},
@@ -318,7 +324,12 @@ def read_result(folder: str | os.PathLike, source: Volume | None = None) -> Resu
         if document["labels"] is not None:
             labels = _read_onto(source, folder / document["labels"]["file"], "")
         maps = {
-            name: ScalarMap(_read_onto(source, folder / m["file"], m["unit"]), m["title"], tuple(m["value_range"]))
+            name: ScalarMap(
+                _read_onto(source, folder / m["file"], m["unit"]),
+                m["title"],
+                tuple(m["value_range"]),
+                m.get("note", ""),
+            )
             for name, m in document["maps"].items()
         }
         tables = {
