@@ -13,6 +13,7 @@ Without torchrun all functions are there and do nothing, so that callers need no
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,6 +26,8 @@ from NeuraxisLib.errors import InputError, WorkerError
 
 #: Numbers that travel together when gradients are averaged: 32 MiB of fp32.
 BUCKET = 2**23
+#: Seconds in which processes whose exchange timed out tell each other that they are alive.
+GRACE_S = 3.0
 #: What torchrun sets for every process that it starts.
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -48,14 +51,18 @@ def processes(device: str = "cpu", timeout_s: float = 900) -> Iterator[torch.dev
     if not all(os.environ.get(name) for name in VARIABLES):
         yield torch.device(device)
         return
-    own = _own_device(device)
+    own, store = _own_device(device), None
     try:
-        distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
+        store, number, count = next(distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+        distributed.init_process_group(
+            "nccl" if own.type == "cuda" else "gloo",
+            store=store, rank=number, world_size=count, timeout=timedelta(seconds=timeout_s),
+        )  # fmt: skip
         yield own
     except RuntimeError as error:  # gloo raises nothing more special
         if not (isinstance(error, distributed.DistError) or _is_of_connection(str(error))):
             raise
-        raise WorkerError(_lost(str(error))) from error
+        raise WorkerError(_lost(str(error), store)) from error
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
@@ -220,9 +227,26 @@ def _is_of_connection(message: str) -> bool:
     return any(word in message for word in ("gloo", "NCCL", "Connection", "Timed out", "TCPStore", "socket"))
 
 
-def _lost(message: str) -> str:
-    reason = (message.strip().splitlines() or ["no reason given"])[0].rstrip(". ")[:160]
+def _lost(message: str, store: distributed.Store | None) -> str:
+    """One sentence about a lost connection; after a time-out it names the processes that still do not answer."""
+    reason = "the connection broke"
+    if "timed out" in message.lower() or "timeout" in message.lower():
+        silent = _silent(store) if store is not None else []
+        reason = f"no answer from {', '.join(map(str, silent))}" if silent else "no answer in time"
     return (
         f"Process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} lost the others ({reason}); "
         "look at the first error that another one printed, then start again."
     )
+
+
+def _silent(store: distributed.Store) -> list[int]:
+    """The processes that do not notice, within :data:`GRACE_S`, that time is out: they hang or are gone."""
+    keys = [f"timed_out/{number}" for number in range(int(os.environ["WORLD_SIZE"]))]
+    try:
+        store.set(keys[int(os.environ["RANK"])], "yes")
+        end = time.monotonic() + GRACE_S
+        while time.monotonic() < end and not store.check(keys):
+            time.sleep(0.1)
+        return [number for number, key in enumerate(keys) if not store.check([key])]
+    except RuntimeError:  # the store went with the process that kept it
+        return []

@@ -7,6 +7,8 @@ bleeding            cross-entropy + Dice in the brain, + slice labels          o
 bce                 cross-entropy                                              BCDU-Net, MCGU-Net; DR-UNet's baselines
 weighted_ce         cross-entropy, weights for background and blood            SLEX-Net's backbone alone
 slex                weighted_ce of the fused and of both expanded outputs      SLEX-Net (specification 1.4)
+slex_expanded       weighted_ce of both expanded outputs alone                 SLEX-Net's SEM before joint training
+slex_bleeding       bleeding of the fused and of both expanded outputs         ours, for SLEX-Net on mixed slices
 dice                1 - Dice of each sample, averaged                          HemSeg (specification 3.6)
 dice_ce             cross-entropy + dice                                       nnU-Net's default
 dice_bce            cross-entropy + 1 - Dice of the whole batch                DR-UNet as its formula was meant
@@ -154,6 +156,30 @@ def slex_loss(output: Paths, batch: Batch, class_weights: Sequence[float]) -> Te
     return sum(_mean(entropy, pixels) for entropy in sums)
 
 
+def slex_expanded_loss(output: Paths, batch: Batch, class_weights: Sequence[float]) -> Tensor:
+    """CE(backward) + CE(forward): the SEM learns to expand slices before it is joined with the backbone.
+
+    The released code loads a SEM that was trained so, without the script that did it (hemorrhage specification 1.4).
+
+    Args:
+        output, batch, class_weights: see :func:`slex_loss`.
+    """
+    terms = [_cross_entropy(*_known(logits, batch), class_weights) for logits in (output.backward, output.forward)]
+    *sums, pixels = _totals(*(entropy for entropy, _ in terms), terms[0][1])
+    return sum(_mean(entropy, pixels) for entropy in sums)
+
+
+def slex_bleeding_loss(output: Paths, batch: Batch, outside_weight: float, slice_weight: float) -> Tensor:
+    """:func:`bleeding_loss` of the fused output and of both expanded ones, added as SLEX-Net adds its terms.
+
+    Args:
+        output: the paths of SLEX-Net, (n, 1 or 2, h, w) each.
+        batch, outside_weight, slice_weight: see :func:`bleeding_loss`.
+    """
+    paths = (output.fused, output.backward, output.forward)
+    return sum(bleeding_loss(logits, batch, outside_weight, slice_weight) for logits in paths)
+
+
 def dice_loss(logits: Tensor, batch: Batch, smooth: float) -> Tensor:
     """1 - Dice of each sample, averaged: MONAI's ``DiceLoss(sigmoid=True)`` as HemSeg used it (specification 3.6).
 
@@ -234,6 +260,8 @@ LOSSES: dict[str, Loss] = {
     "bce": Loss(bce_loss),
     "weighted_ce": Loss(weighted_ce_loss, {"class_weights": (0.1, 1.0)}),
     "slex": Loss(slex_loss, {"class_weights": (0.1, 1.0)}, of_paths=True),
+    "slex_expanded": Loss(slex_expanded_loss, {"class_weights": (0.1, 1.0)}, of_paths=True),
+    "slex_bleeding": Loss(slex_bleeding_loss, {"outside_weight": 0.1, "slice_weight": 0.5}, of_paths=True),
     "dice": Loss(dice_loss, {"smooth": 1e-5}),
     "dice_ce": Loss(dice_ce_loss, {"smooth": 1e-5}),
     "dice_bce": Loss(dice_bce_loss, {"smooth": 1.0}),
