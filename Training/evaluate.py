@@ -57,9 +57,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", dest="methods", action="append", type=lambda text: ("model", text),
-        metavar="NAME=FILE[,OPTION=VALUE]", help="model file or installed model to run, with options of its task; repeatable")  # fmt: skip
-    add("--results", dest="methods", action="append", type=lambda text: ("results", text), metavar="NAME=FOLDER",
+    methods = {"dest": "methods", "action": "append"}
+    add("--model", **methods, type=lambda text: ("model", text), metavar="NAME=FILE[,OPTION=VALUE]",
+        help="model file or installed model to run, with options of its task; repeatable")  # fmt: skip
+    add("--results", **methods, type=lambda text: ("results", text), metavar="NAME=FOLDER",
         help="folder of result folders CASE/, or of masks CASE.nii.gz; repeatable")  # fmt: skip
     add("--truth", "--store", type=Path, required=True, metavar="STORE_OR_FOLDER",
         help="store, or folder of truths CASE.nii.gz or CASE_truth.nii.gz")  # fmt: skip

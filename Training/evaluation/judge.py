@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from NeuraxisLib.errors import CancelledError
 from NeuraxisLib.process import as_user_error
@@ -52,11 +53,17 @@ def judge(
         except Exception as error:
             found.unjudged[name] = _sentence(error)
             continue
-        regions += case.region is not None
-        predictions, scores = {}, {}
+        predictions: dict[str, Prediction | None] = {}
+        errors: dict[str, str] = {}
         for at, method in enumerate(methods):
             within = part.part(at / len(methods), (at + 1) / len(methods))
-            predictions[method.name], scores[method.name] = _one(case, method, rules, within)
+            try:
+                predictions[method.name] = method.predict(case, within)
+            except Exception as error:
+                predictions[method.name], errors[method.name] = None, _sentence(error)
+        case = _with_region(case, predictions)
+        regions += case.region is not None
+        scores = {name: _score(case, name, predictions, errors, rules) for name in predictions}
         found.scores += scores.values()
         if on_case is not None:
             on_case(case, predictions, scores)
@@ -64,13 +71,24 @@ def judge(
     return found
 
 
-def _one(case: Case, method: Method, rules: Rules, progress: Progress) -> tuple[Prediction | None, Score]:
-    """Prediction and score of one case, or None and the score of a failure."""
-    try:
-        prediction = method.predict(case, progress)
-        return prediction, score(case, method.name, prediction, rules)
-    except Exception as error:
-        return None, failure(case, method.name, _sentence(error), rules)
+def _with_region(case: Case, predictions: dict[str, Prediction | None]) -> Case:
+    """The case with the searched space of the first result that tells it, where the truth does not."""
+    told = (p.region for p in predictions.values() if p is not None and p.region is not None)
+    region = case.region if case.region is not None else next(told, None)
+    fits = region is not None and region.shape == case.truth.shape
+    return replace(case, region=region) if fits else case
+
+
+def _score(
+    case: Case, method: str, predictions: dict[str, Prediction | None], errors: dict[str, str], rules: Rules
+) -> Score:
+    """The score of one method; a prediction that cannot be judged becomes a failure, in ``predictions``, too."""
+    if (prediction := predictions[method]) is not None:
+        try:
+            return score(case, method, prediction, rules)
+        except Exception as error:
+            predictions[method], errors[method] = None, _sentence(error)
+    return failure(case, method, errors[method], rules)
 
 
 def _sentence(error: Exception) -> str:

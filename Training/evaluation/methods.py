@@ -21,6 +21,8 @@ from Training.evaluation.cases import Case, check_same_grid, image_files
 
 #: Maps of a result that say how uncertain it is, the first found is taken.
 UNCERTAINTY_MAPS = ("uncertainty", "entropy")
+#: Map of a result that shows the searched space, and the option of a task that adds it.
+REGION_MAP, REGION_OPTION = "brain", "keep_brain_mask"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Prediction:
         uncertainty: (k, j, i), higher is less certain, or None.
         seconds: of computing, or None where nobody measured.
         interval_ml: (low, high) given with the volume, or None.
+        region: bool (k, j, i), the space that was searched, or None.
         facts: the result's provenance.
     """
 
@@ -41,6 +44,7 @@ class Prediction:
     uncertainty: np.ndarray | None = None
     seconds: float | None = None
     interval_ml: tuple[float, float] | None = None
+    region: np.ndarray | None = None
     facts: dict = field(default_factory=dict)
 
     @classmethod
@@ -63,6 +67,7 @@ class Prediction:
             uncertainty=next((maps[name] for name in UNCERTAINTY_MAPS if name in maps), None),
             seconds=seconds,
             interval_ml=total.interval if total is not None else None,
+            region=maps[REGION_MAP] != 0 if REGION_MAP in maps else None,
             facts=result.provenance,
         )
 
@@ -102,7 +107,8 @@ class ModelMethod:
     ):
         self.name, self._task, self._keep = name, task, keep
         self._model = ModelCache().get(task, model)
-        self._options = task_options(task, _typed(task, options or {}))
+        region = {REGION_OPTION: True} if REGION_OPTION in typing.get_type_hints(task.options_type) else {}
+        self._options = task_options(task, _typed(task, {**region, **(options or {})}))
         header = self._model.header
         self.facts = {
             "model": self._model.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from NeuraxisLib.slice_view import Plane, grey_window
+from NeuraxisLib.slice_view import BRAIN_WINDOW_HU, Plane, grey_window
 from Training.evaluation.cases import Case
 from Training.evaluation.methods import Prediction
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TRUTH_RGB, PREDICTION_RGB = (230, 40, 40), (60, 110, 255)
+#: A file names no unit; an image with values below this is a CT and is shown in the brain window.
+AIR_HU = -700
 #: Share of the colour over the image, as in SLEX-Net's pictures.
 ALPHA = 0.5
 #: Seconds that each slice of an animation stays.
@@ -58,7 +60,8 @@ class _View:
 
     def __init__(self, case: Case):
         self._case, self._plane = case, Plane.of(case.grid)
-        self._window = grey_window(case.image) if case.image is not None else (0.0, 1.0)
+        self._ct = case.image is not None and (case.image.unit == "HU" or case.image.array.min() < AIR_HU)
+        self._window = BRAIN_WINDOW_HU if self._ct else grey_window(case.image) if case.image is not None else (0, 1)
         self._rows, self._columns = self._field()
         height = (self._rows.stop - self._rows.start) * self._plane.pixel_mm[1]
         width = (self._columns.stop - self._columns.start) * self._plane.pixel_mm[0]
@@ -69,7 +72,7 @@ class _View:
         case = self._case
         seen = case.truth.any(axis=0)
         if case.image is not None:
-            low = self._window[0] - 250 if case.image.unit == "HU" else self._window[0]
+            low = self._window[0] - 250 if self._ct else self._window[0]
             seen = seen | ((case.image.array > low).mean(axis=0) > 0.1)
         elif case.region is not None:
             seen = seen | case.region.any(axis=0)
