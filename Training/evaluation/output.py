@@ -173,15 +173,27 @@ def _summary_record(summary: Summary) -> dict:
 
 def _case_rows(evaluation: Evaluation) -> tuple[list[str], list[list]]:
     keys = [metric.key for metric in metrics(evaluation.rules)]
-    heads = ["method", "case", "group", "band", "status", "error", "empty", "counted", "truth_ml", "predicted_ml"]
+    heads = [
+        "method",
+        "case",
+        "group",
+        "band",
+        "status",
+        "error",
+        "empty",
+        "counted",
+        "truth_ml",
+        "predicted_ml",
+        "abc2_truth_ml",
+    ]
     rows = [
         [s.method, s.case, s.group, band_of(s.truth_ml, evaluation.rules), "failed" if s.failed else "judged", s.error,
-         s.emptiness, s.counted, s.truth_ml, s.predicted_ml, *asdict(s.overlap).values(),
+         s.emptiness, s.counted, s.truth_ml, s.predicted_ml, s.abc2_ml, *asdict(s.overlap).values(),
          *(s.values[key] for key in keys)]
         for s in evaluation.scores
     ]  # fmt: skip
     rows += [
-        ["", case, "", "", "not judged", reason, *[""] * (8 + len(keys))]
+        ["", case, "", "", "not judged", reason, *[""] * (9 + len(keys))]
         for case, reason in evaluation.unjudged.items()
     ]
     return [*heads, "tp", "fp", "fn", "tn", *keys], rows

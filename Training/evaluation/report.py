@@ -83,7 +83,7 @@ def report_tables(evaluation: Evaluation, summaries: Sequence[Summary], found: S
     made = [
         tables.counts_table(summaries),
         tables.metric_table(summaries, rules, tables.main_keys(rules), "Overlap, surface and time: mean [95 % CI]"),
-        tables.volume_table(summaries),
+        tables.volume_table(evaluation, summaries),
     ]
     if any(s.calibration is not None for s in summaries):
         keys, title = tables.calibration_keys(), "Probabilities and uncertainty, mean of cases [95 % CI]"

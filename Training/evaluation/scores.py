@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from NeuraxisLib.errors import InputError
-from NeuraxisLib.measure import volume_ml
+from NeuraxisLib.errors import GeometryError, InputError
+from NeuraxisLib.measure import abc2, volume_ml
 from Training.evaluation.calibration import Calibration, uncertainty_error
 from Training.evaluation.cases import Case
 from Training.evaluation.methods import Prediction
@@ -30,6 +30,7 @@ class Score:
         emptiness: ``""``, ``"both"``, ``"prediction"`` (a miss) or ``"truth"`` (a false alarm).
         counted: whether means include it; False only where legacy rules leave empty predictions out.
         truth_ml, predicted_ml: volumes.
+        abc2_ml: ABC/2 of the truth, the bedside estimate to compare with; NaN where it cannot be measured.
         overlap: voxel counts.
         values: metric key -> number; NaN where undefined.
         calibration: the sums to pool; None without a probability.
@@ -41,6 +42,7 @@ class Score:
     method: str
     truth_ml: float
     predicted_ml: float
+    abc2_ml: float
     overlap: Overlap
     error: str = ""
     counted: bool = True
@@ -123,11 +125,21 @@ def _masks_score(case: Case, method: str, mask: np.ndarray, rules: Rules) -> Sco
         method=method,
         truth_ml=truth_ml,
         predicted_ml=predicted_ml,
+        abc2_ml=_abc2_ml(case),
         overlap=overlap,
         counted=not (rules.skip_empty_predictions and overlap.tp + overlap.fp == 0),
         values=values,
         slices=slice_overlaps(mask, case.truth) if rules.by_slice else {},
     )
+
+
+def _abc2_ml(case: Case) -> float:
+    """ABC/2 of the truth on axial slices, every slice counted wholly; NaN if the grid has none."""
+    try:
+        axial, order = case.grid.axial()
+        return abc2(order.apply_array(case.truth), axial).volume_ml
+    except GeometryError:
+        return math.nan
 
 
 def _calibrated(case: Case, rules: Rules) -> np.ndarray | None:

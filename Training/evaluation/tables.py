@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from NeuraxisLib.result import Table
+from Training.evaluation.agreement import VolumeAgreement
 from Training.evaluation.rules import Metric, Rules, metrics, nsd_key
 from Training.evaluation.summary import Difference, Evaluation, Statistic, Summary
 
@@ -101,18 +102,19 @@ def group_table(summaries: Sequence[Summary], rules: Rules, kind: str, keys: Seq
     return Table(title, heads, rows)
 
 
-def volume_table(summaries: Sequence[Summary]) -> Table:
-    """Agreement of volumes, per method."""
+def volume_table(evaluation: Evaluation, summaries: Sequence[Summary]) -> Table:
+    """Agreement of volumes, per method, and of ABC/2 of the outlined truth (Coniglobus) beside them."""
     heads = (
         ("Method", ""), ("Cases", ""), ("Bias", "mL"), ("SD", "mL"), ("Limits of agreement", "mL"), ("RMSE", "mL"),
         ("MAE", "mL"), ("R² of a line", ""), ("R² of identity", ""),
     )  # fmt: skip
+    judged = {s.case: s for s in evaluation.scores if not math.isnan(s.abc2_ml)}
+    by_hand = VolumeAgreement.of([s.abc2_ml for s in judged.values()], [s.truth_ml for s in judged.values()])
     rows = []
-    for s in _all(summaries):
-        v = s.volume
+    for name, v in (*((s.method, s.volume) for s in _all(summaries)), ("ABC/2 of the truth", by_hand)):
         limits = f"{number(v.low_limit_ml, 2)} to {number(v.high_limit_ml, 2)}"
         sizes = (number(v.rmse_ml, 2), number(v.mae_ml, 2), number(v.r2, 4), number(v.r2_identity, 4))
-        rows.append((s.method, v.n, number(v.bias_ml, 2), number(v.sd_ml, 2), limits, *sizes))
+        rows.append((name, v.n, number(v.bias_ml, 2), number(v.sd_ml, 2), limits, *sizes))
     return Table("Volume against the truth (measured minus true)", heads, tuple(rows))
 
 
