@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +155,9 @@ def network_view(
         picture: whether the slices are grey pictures, whose brightness says nothing of density.
     """
     count, middle = len(seen), len(seen) // 2
+    if picture:  # its window is baked in: the grey is shown as it is
+        whole = tuple(replace(channel, low_hu=0.0, high_hu=255.0) for channel in preprocessing.channels)
+        preprocessing = replace(preprocessing, channels=whole)
     brains = {"brain": stack[count + 2 :] > 0.5} if preprocessing.brain_only else {}
     image = preprocessing.images(seen, np.array([middle]), **brains)
     searched = stack[count + 1 : count + 2] > 0.5
