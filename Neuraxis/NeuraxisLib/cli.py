@@ -1,5 +1,7 @@
 """The command line: ``neuraxis TASK INPUT OUTPUT``, ``neuraxis models [import]``, ``neuraxis info FILE``.
 
+And ``neuraxis prepare|train|evaluate|simulate``, which have exit statuses of their own (:mod:`cli_training`).
+
 Exit codes, for scripts; they do not change:
 
 ====  =====================================================================
@@ -35,6 +37,7 @@ import typer
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
 from NeuraxisLib.cli_models import models_group
 from NeuraxisLib.cli_process import faults_reported, prepare_process, shown_progress
+from NeuraxisLib.cli_training import add_training_commands
 from NeuraxisLib.result import Measurement, Result
 from NeuraxisLib.result_folder import REPORT_FILE
 from NeuraxisLib.run import DEVICES, run_case
@@ -61,6 +64,7 @@ def make_app() -> typer.Typer:
         app.command(name, help=f"{task.title}. Writes a result folder with report.html.")(task_command(task))
     app.add_typer(models_group(), name="models")
     app.command("info")(show_info)
+    add_training_commands(app)
     return app
 
 

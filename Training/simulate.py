@@ -1,0 +1,260 @@
+"""Write simulated head CTs with their exact truth: images, masks and the table that prepare reads.
+
+    python Training/simulate.py FOLDER --planted 40 --synthetic 20 --seed 7
+    Slicer --no-main-window --python-script Training/simulate.py -- FOLDER --synthetic 20
+
+FOLDER/images, truth and region hold one file per case, FOLDER/cases.csv lists them. The same seed gives the same
+heads. A case is there whole or not at all; start the same command again after a stop and it makes the rest, or with
+larger numbers and it makes more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import numpy as np  # noqa: E402
+
+from NeuraxisLib import __version__  # noqa: E402
+from NeuraxisLib.atomic import atomic_write, output_error  # noqa: E402
+from NeuraxisLib.errors import InputError  # noqa: E402
+from NeuraxisLib.process import usable_cores  # noqa: E402
+from Training.command import finish, run_command  # noqa: E402
+from Training.progress import ProgressLine  # noqa: E402
+
+if TYPE_CHECKING:
+    from Training.simulation.bank import HeadSources
+    from Training.simulation.head_ct import SimulatedHead
+
+SOURCES = {"planted": 1, "synthetic": 2}
+FORMATS = ("nrrd", "nii.gz")
+TABLE, SETTINGS = "cases.csv", "simulate.json"
+COLUMNS = ("id", "image", "truth", "region", "patient", "group", "split")
+#: Heads that may be drawn for one case until one has a brain in view (and, for NIfTI, no tilt).
+MOST_DRAWN = 50
+
+EPILOG = """\
+Splits go by patient: all heads that were made from one real scan or one label map lie in the same one. Labels of the
+truth are the kinds of bleeding: 1 intraparenchymal, 2 intraventricular, 3 subdural, 4 epidural, 5 subarachnoid.
+
+examples:
+  python Training/simulate.py simulated --planted 60 --synthetic 20
+  python Training/prepare.py simulated/cases.csv cases.h5
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One head to make.
+
+    Attributes:
+        name: of the case. source: ``"planted"`` or ``"synthetic"``. seed: of its random numbers.
+        patient: the real scan or label map that it is made from.
+    """
+
+    name: str
+    source: str
+    seed: tuple[int, ...]
+    patient: str
+
+    def files(self, folder: Path, suffix: str) -> dict[str, Path]:
+        """Column -> file of the case; the image is written last and stands for the whole."""
+        places = {"truth": "truth", "region": "region", "image": "images"}
+        return {column: folder / place / f"{self.name}.{suffix}" for column, place in places.items()}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    data = Path(os.environ.get("NEURAXIS_DATA", ROOT.parent / "shared" / "data"))
+    parser = argparse.ArgumentParser(
+        prog="simulate.py",
+        description="Write simulated head CTs with their exact truth, and the table that prepare reads.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("folder", type=Path, help="folder to write to; new, empty, or of an earlier run, which is gone on with")
+    add("--planted", type=int, default=0, metavar="N", help="real bleed-free head CTs with bleeds drawn into them")
+    add("--synthetic", type=int, default=0, metavar="N", help="whole heads made from label maps")
+    add("--seed", type=int, default=1, metavar="N", help="another seed gives other heads (default: %(default)s)")
+    add("--split", default="train=0.7,val=0.15,test=0.15", metavar="NAME=SHARE,...",
+        help="shares of the splits in the table (default: %(default)s)")  # fmt: skip
+    add("--format", choices=FORMATS, default="nrrd",
+        help="nii.gz cannot hold tilted scans, so none are made then (default: %(default)s)")  # fmt: skip
+    add("--real", type=Path, default=data / "head_ct_training", metavar="FOLDER",
+        help="real head CTs with *labels.json (default: head_ct_training in $NEURAXIS_DATA)")  # fmt: skip
+    add("--label-maps", type=Path, default=data / "label_maps", metavar="FOLDER",
+        help="whole-head label maps training_seg_*.nii.gz (default: label_maps in $NEURAXIS_DATA)")  # fmt: skip
+    add("--lesion-shapes", type=Path, default=data / "lesion_shapes" / "infarct", metavar="FOLDER",
+        help="real lesion masks, for shapes of bleeds (default: lesion_shapes/infarct in $NEURAXIS_DATA)")  # fmt: skip
+    add("--workers", type=int, default=max(1, usable_cores() - 1), metavar="N",
+        help="processes (default: all cores but one, here %(default)s)")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Run; returns the exit status: 0 done, 1 a fault told in one sentence, 2 a bad command line, 130 stopped."""
+    return run_command(parse, _work, arguments)
+
+
+def _work(options: argparse.Namespace) -> None:
+    from Training.pool import results
+
+    shares = _shares(options.split)
+    if options.planted < 0 or options.synthetic < 0 or options.planted + options.synthetic == 0:
+        raise InputError("Nothing to simulate; give --planted or --synthetic a number above 0.")
+    places = (options.real, options.label_maps, options.lesion_shapes)
+    plans = plan(_sources(*places), options.planted, options.synthetic, options.seed)
+    splits = []
+    for source in SOURCES:  # each source by itself, so that every split holds both
+        splits += split_by_patient([made.patient for made in plans if made.source == source], shares, options.seed)
+    _make_folders(options)
+    missing = [made for made in plans if not made.files(options.folder, options.format)["image"].exists()]
+    jobs = [(made, options.folder, options.format, *places) for made in missing]
+    try:
+        with ProgressLine() as line:
+            for done, _ in enumerate(results(make, jobs, options.workers), start=1):
+                line(done / len(jobs), f"simulated {done} of {len(jobs)} heads")
+    finally:
+        rows = _table(options, plans, splits)
+    print(f"{rows} cases are in {options.folder / TABLE}")
+
+
+def plan(sources: HeadSources, planted: int, synthetic: int, seed: int) -> list[Plan]:
+    """What is to be made, planted heads first. InputError if the folders hold nothing to make it from."""
+    plans = []
+    for source, count in (("planted", planted), ("synthetic", synthetic)):
+        for number in range(count):
+            own = (seed, SOURCES[source], number)
+            plans.append(Plan(f"{source}_{number:05d}", source, own, _patient(sources, source, own)))
+    return plans
+
+
+def split_by_patient(patients: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
+    """The split of each case: patients in a random order fill the splits in turn, each up to its share of the cases.
+
+    All cases of a patient share a split; with fewer patients than splits the first ones get them.
+    """
+    order = np.random.default_rng([seed, 99]).permutation(sorted(set(patients)))
+    total, names = sum(shares.values()), list(shares)
+    edges = np.cumsum([shares[name] / total for name in names]) * len(patients)
+    split_of, filled = {}, 0
+    for patient in order:
+        count = patients.count(patient)
+        split_of[patient] = names[min(int(np.searchsorted(edges, filled + count / 2)), len(names) - 1)]
+        filled += count
+    return [split_of[patient] for patient in patients]
+
+
+def make(plan: Plan, folder: Path, suffix: str, real: Path, label_maps: Path, shapes: Path) -> None:
+    """Simulate one head and write its files, the image last."""
+    from NeuraxisLib.files import write_volume
+
+    head = _draw(plan, _sources(real, label_maps, shapes), suffix)
+    grid = head.volume
+    arrays = {"truth": head.truth, "region": head.brain.astype(np.uint8)}
+    files = plan.files(folder, suffix)
+    for column, array in arrays.items():
+        write_volume(grid.like(array), files[column], compress=True)
+    write_volume(grid.like(np.rint(grid.array).astype(np.int16), "HU"), files["image"], compress=True)
+
+
+def _draw(plan: Plan, sources: HeadSources, suffix: str) -> SimulatedHead:
+    """The head; drawn again where no brain is in view, or a format that knows no tilt would have to lie."""
+    for attempt in range(MOST_DRAWN):
+        # The first attempt uses the very numbers by which _patient looked ahead; later ones keep the patient.
+        rng = np.random.default_rng(plan.seed if attempt == 0 else [*plan.seed, attempt])
+        if attempt and _patient(sources, plan.source, (*plan.seed, attempt)) != plan.patient:
+            continue
+        head = getattr(sources, plan.source)(rng)
+        fits = suffix == "nrrd" or (head.volume.is_uniform and not head.volume.is_sheared)
+        if head.brain.any() and fits:
+            return head
+    raise InputError(f"No head without tilt was drawn for '{plan.name}'; choose --format nrrd or another --seed.")
+
+
+def _patient(sources: HeadSources, source: str, seed: tuple[int, ...]) -> str:
+    """The scan or label map that a head of this seed is made from: what HeadSources draws first."""
+    rng = np.random.default_rng(seed)
+    if source == "planted" and sources.clean:
+        return str(rng.choice(sources.clean))
+    if source == "synthetic" and sources.maps:
+        return sources.maps[rng.integers(len(sources.maps))].name.split(".")[0]
+    getattr(sources, source)(rng)  # says what is missing
+    raise AssertionError(source)
+
+
+@cache
+def _sources(real: Path, label_maps: Path, shapes: Path | None) -> HeadSources:
+    """The scans and label maps, read once per process."""
+    from Training.simulation.bank import HeadSources
+
+    return HeadSources(real, label_maps, shapes if shapes and shapes.is_dir() else None)
+
+
+def _shares(text: str) -> dict[str, float]:
+    """``train=0.8,val=0.2`` as numbers."""
+    try:
+        shares = {name.strip(): float(share) for name, share in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        shares = {}
+    if not shares or min(shares.values()) < 0 or not 0 < sum(shares.values()) < float("inf"):
+        raise InputError(f"The splits '{text}' cannot be read; write them as train=0.7,val=0.15,test=0.15.")
+    return shares
+
+
+def _make_folders(options: argparse.Namespace) -> None:
+    """The folders, and a note of the settings: a folder holds the heads of one seed and format."""
+    try:
+        for place in ("images", "truth", "region"):
+            (options.folder / place).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(error, options.folder.name) from None
+    settings = {"seed": options.seed, "format": options.format, "version": __version__}
+    path = options.folder / SETTINGS
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in ("seed", "format") if before.get(name) != settings[name]]
+        if changed:
+            raise InputError(
+                f"The folder '{options.folder.name}' holds heads of another {changed[0]} ({before.get(changed[0])}); "
+                "give the same or choose another folder."
+            )
+        return
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _table(options: argparse.Namespace, plans: list[Plan], splits: list[str]) -> int:
+    """Write the table of the cases that are there; returns how many."""
+    rows = []
+    for made, split in zip(plans, splits):
+        files = made.files(options.folder, options.format)
+        if files["image"].exists():
+            places = {column: path.relative_to(options.folder).as_posix() for column, path in files.items()}
+            rows.append({"id": made.name, **places, "patient": made.patient, "group": made.source, "split": split})
+    with (
+        atomic_write(options.folder / TABLE) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows)
+
+
+if __name__ == "__main__":
+    finish(main(sys.argv[1:]))
