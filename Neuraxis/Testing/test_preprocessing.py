@@ -275,7 +275,48 @@ def test_channels_are_windowed_neighbours() -> None:
     np.testing.assert_array_equal(made.images(slabs)[[0, 2, 4]], images)
 
 
+def test_zscore_is_over_all_channels_of_an_input() -> None:
+    """As SLEX-Net's loader: mean 0 and standard deviation 1 over the stack, so neighbours share one scale."""
+    made = SlicePreprocessing(32, 0.0, 5.0, (Channel(-1, 0, 80), Channel(0, 0, 80), Channel(1, 0, 80)), "zscore")
+    slabs = np.random.default_rng(4).normal(40, 15, (6, 32, 32))
+    images = made.images(slabs)
+    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(images.std(axis=(1, 2, 3)), 1, atol=1e-4)
+    stack = np.clip(slabs[1:4], 0, 80)
+    np.testing.assert_allclose(images[2], (stack - stack.mean()) / stack.std(), atol=1e-4)
+    np.testing.assert_array_equal(made.images(np.full((3, 32, 32), 55.0)), 0)  # one value has no spread
+
+
+@pytest.mark.parametrize("normalisation", ["window", "zscore"])
+def test_outside_the_brain_is_black_before_it_is_normalised(normalisation: str) -> None:
+    made = SlicePreprocessing(32, 0.0, 5.0, (Channel(0, 0, 80), Channel(1, 0, 80)), normalisation, True)
+    slabs = np.random.default_rng(4).uniform(100, 1000, (4, 32, 32))
+    brain = np.zeros(slabs.shape, bool)
+    brain[:, 8:24, 8:24] = True
+    brain[2] = False
+    slabs[brain] = 60
+    images = made.images(slabs, brain=brain)
+    if normalisation == "window":
+        np.testing.assert_allclose(images[0, 0], np.where(brain[0], 0.5, -1))
+        np.testing.assert_allclose(images[1, 1], -1)  # each channel has the brain of its own slab
+    else:
+        grey = np.where(brain[:2], 0.75, 0)
+        np.testing.assert_allclose(images[0], (grey - grey.mean()) / grey.std(), atol=1e-4)
+    with pytest.raises(ValueError, match="needs its mask"):
+        made.images(slabs)
+
+
 def test_the_description_survives_json() -> None:
+    made = SlicePreprocessing(256, 0.05, 5.0, (Channel(0, 0, 80),), "zscore", True)
+    assert SlicePreprocessing.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_a_description_without_the_newer_entries_is_that_of_older_files() -> None:
+    assert set(preprocessing().to_dict()) == {"size", "margin", "slab_mm", "channels"}
+    assert SlicePreprocessing.from_dict(preprocessing().to_dict()).normalisation == "window"
+
+
+def test_the_description_of_an_older_file_survives_json() -> None:
     made = SlicePreprocessing(256, 0.05, 5.0, (Channel(-1, 0, 80), Channel(0, -20, 120)))
     assert SlicePreprocessing.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
@@ -296,6 +337,8 @@ def test_the_description_survives_json() -> None:
         {"channels": [{"offset": 0, "low_hu": 80}]},
         {"channels": 3},
         {"size": None},
+        {"normalisation": "percentile"},
+        {"brain_only": 1},
     ],
 )
 def test_impossible_descriptions_are_refused(change: dict) -> None:
