@@ -148,7 +148,8 @@ def test_mcgu_net_drops_nothing_in_its_encoder() -> None:
 
 
 def test_widths_of_every_level() -> None:
-    network = BCDUNet(3, 64, 1)
+    with torch.device("meta"):
+        network = BCDUNet(3, 64, 1)
     assert [block[-2].out_channels for block in network.encoder] == [64, 128, 256]
     assert network.bottleneck.first[0].out_channels == 512
     assert [up.backward_lstm.recurrent.in_channels for up in network.decoder] == [128, 64, 32]
