@@ -22,7 +22,7 @@ from NeuraxisLib.task import TASKS, Task, get_task
 if TYPE_CHECKING:
     from torch import nn
 
-PYTORCH, KERAS = "PyTorch checkpoint", "Keras weights (HDF5)"
+PYTORCH, KERAS = "PyTorch checkpoint", "Keras HDF5 file"
 _HDF5, _ZIP, _PICKLE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80"
 #: Last bytes of the index of a TensorFlow checkpoint (a LevelDB table).
 _TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
@@ -36,8 +36,11 @@ class Original:
         network: ``"module:attribute"`` of our network.
         source: whose code wrote them, in words.
         preprocessing: what that code showed its network, as a model file says it.
+        input_shape: from such a description to the shape (1, channels, ...) of what the network is given; ModelError
+            for one that cannot be read.
         assumed: what of the preprocessing is ours because its authors did not publish it, a sentence; "" if nothing.
         arguments: of our network, where those of the original are not the defaults.
+        refused: argument -> why no checkpoint can be read into a network made with it.
         uncertainty: how it is judged, as a model file says it.
         torch_names: (regular expression, replacement) pairs from the original's tensor names to ours.
         keras_module: from a layer name given by the author to our module, None for other names; see
@@ -47,8 +50,10 @@ class Original:
     network: str
     source: str
     preprocessing: dict
+    input_shape: Callable[[dict], tuple[int, ...]]
     assumed: str = ""
     arguments: dict = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     uncertainty: dict = field(default_factory=lambda: {"kind": "entropy"})
     torch_names: tuple[tuple[str, str], ...] = ()
     keras_module: Callable[[str], str | None] = lambda name: None
@@ -101,6 +106,7 @@ def import_checkpoint(
     kind = kind_of_file(source)
     arguments = {**original.arguments, **(arguments or {})}
     network = _network_of_shapes(architecture, original, arguments)
+    _check_preprocessing(architecture, original, network, card)
     weights = fitted(_placed(source, kind, original, network), network, source.name, architecture)
     described = {"name": architecture, "arguments": arguments}
     header = {**_header(task, original, card, output), "architecture": described}
@@ -161,6 +167,9 @@ def _network_of_shapes(architecture: str, original: Original, arguments: Mapping
     """The network without values: a wrong argument cannot make us reserve memory for a monster."""
     import torch
 
+    refused = next((name for name in original.refused if arguments.get(name)), None)
+    if refused:
+        raise InputError(f"{architecture} with '{refused}' cannot be imported: {original.refused[refused]}.")
     module, attribute = original.network.split(":")
     try:
         with torch.device("meta"):
@@ -168,6 +177,26 @@ def _network_of_shapes(architecture: str, original: Original, arguments: Mapping
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{architecture} cannot be made with these arguments ({reason}); correct --set.") from None
+
+
+def _check_preprocessing(architecture: str, original: Original, network: nn.Module, card: Card) -> None:
+    """InputError unless the network takes what the model file will say it is shown; runs on shapes alone."""
+    import torch
+
+    try:
+        shape = original.input_shape(card.preprocessing or original.preprocessing)
+    except ModelError as error:
+        raise InputError(f"{str(error).partition(';')[0]}; correct the file given with --preprocessing.") from None
+    try:
+        with torch.device("meta"):
+            network(torch.empty(shape))
+    except (RuntimeError, ValueError, IndexError, AssertionError):
+        _, channels, *size = shape
+        raise InputError(
+            f"{architecture} with these arguments does not take images of {channels} channels and size "
+            f"{' x '.join(map(str, size))}, as its preprocessing makes them; describe what it was trained on with "
+            "--preprocessing."
+        ) from None
 
 
 def _placed(source: Path, kind: str, original: Original, network: nn.Module) -> dict[str, Any]:
@@ -216,5 +245,5 @@ def _provenance(source: Path, kind: str, original: Original) -> dict:
 
 def _notice(kind: str, original: Original, card: Card) -> str:
     assumed = original.assumed if card.preprocessing is None else ""
-    parts = (f"Imported from a file of others ({kind}); neither trained nor tested here.", assumed, RESEARCH_USE_NOTICE)
+    parts = (f"Imported from a {kind} of others; neither trained nor tested here.", assumed, RESEARCH_USE_NOTICE)
     return " ".join(filter(None, parts))

@@ -10,6 +10,8 @@ import re
 
 from HemorrhageSegLib.networks import NETWORKS
 from NeuraxisLib.checkpoint_import import Original
+from NeuraxisLib.preprocessing import SlicePreprocessing
+from NeuraxisLib.volume_preprocessing import KIND, VolumePreprocessing
 
 #: The brain window that figures of screenshots show; none of the papers gives its numbers.
 BRAIN_WINDOW_HU = (0.0, 80.0)
@@ -18,7 +20,7 @@ SLEX_WINDOW_HU = (-10.0, 90.0)
 #: nnU-Net's fingerprint of HemSeg-200, used by all its networks [3.4].
 HEMSEG_SPACING_MM = (0.4882810115814209, 0.4882810115814209, 4.649400138854981)
 HEMSEG = {
-    "kind": "volume",
+    "kind": KIND,
     "spacing_mm": list(HEMSEG_SPACING_MM),
     "clip_hu": [11.99969482421875, 79.0],
     "mean_hu": 48.13441467285156,
@@ -27,6 +29,16 @@ HEMSEG = {
 }
 _ASSUMED_WINDOW = "The authors did not publish their CT window; the model file names ours."
 _OTHER_ORGANS = "Published for other images than head CT; the model file names the window and size we assume."
+
+_ONE_LSTM = {"bidirectional": "the released code has one ConvLSTM at each level, not two"}
+
+
+def input_shape(preprocessing: dict) -> tuple[int, ...]:
+    """Shape (1, channels, ...) of what a network of the hemorrhage task is given; ModelError if it cannot be read."""
+    if preprocessing.get("kind") == KIND:
+        return 1, 1, *VolumePreprocessing.from_dict(preprocessing).patch
+    shown = SlicePreprocessing.from_dict(preprocessing)
+    return 1, len(shown.channels), shown.size, shown.size
 
 
 def _slices(size: int, margin: float, offsets: tuple[int, ...], window_hu: tuple[float, float], **more) -> dict:
@@ -49,13 +61,13 @@ def _slex(name: str, offsets: tuple[int, ...], torch_names: tuple[tuple[str, str
     """An original of SLEX-Net's code: the brain alone, 224 pixels over 168 mm (about its box), z-scored [1.3]."""
     shown = _slices(224, 0.0, offsets, SLEX_WINDOW_HU, normalisation="zscore", brain_only=True)
     source = "SLEX-Net's released code (Li et al., IEEE JBHI 2022)"
-    return Original(NETWORKS[name], source, shown, _ASSUMED_WINDOW, torch_names=torch_names, **more)
+    return Original(NETWORKS[name], source, shown, input_shape, _ASSUMED_WINDOW, torch_names=torch_names, **more)
 
 
 def _hemseg(name: str, patch: tuple[int, int, int] = (256, 256, 16), **arguments) -> Original:
     """A MONAI network of the HemSeg-200 scripts [3.4-3.5]."""
     source = "HemSeg-200's scripts (Song et al. 2024), MONAI 1.3.0"
-    return Original(NETWORKS[name], source, {**HEMSEG, "patch": list(patch)}, arguments=arguments)
+    return Original(NETWORKS[name], source, {**HEMSEG, "patch": list(patch)}, input_shape, arguments=arguments)
 
 
 #: Network -> its original. ``neuraxis models import --architecture`` takes these names.
@@ -65,6 +77,7 @@ ORIGINALS = {
         "DR-UNet's released code",
         # Whole heads with skull on square pictures: the brain's box and a fifth of it on each side [2.3].
         _slices(256, 0.2, (0,), BRAIN_WINDOW_HU),
+        input_shape,
         _ASSUMED_WINDOW,
     ),
     "SLEXNet": _slex("SLEXNet", (-1, 0, 1), ((r"^SEM\.", "SMM."),), uncertainty={"kind": "slex_paper"}),
@@ -74,13 +87,17 @@ ORIGINALS = {
         NETWORKS["BCDUNet"],
         "BCDU-Net's released code (Azad et al. 2019)",
         _slices(256, 0.06, (0,), BRAIN_WINDOW_HU),
+        input_shape,
         _OTHER_ORGANS,
+        refused=_ONE_LSTM,
     ),
     "MCGUNet": Original(
         NETWORKS["MCGUNet"],
         "MCGU-Net's released code (Asadi-Aghbolaghi et al. 2020)",
         _slices(256, 0.06, (0, 0, 0), BRAIN_WINDOW_HU),
+        input_shape,
         _OTHER_ORGANS,
+        refused=_ONE_LSTM,
         keras_module=_vgg_module,
     ),
     "UNet3D": _hemseg("UNet3D"),
