@@ -59,8 +59,18 @@ def test_slex_loss_is_the_sum_over_three_paths_without_the_centre():
     ]
     value = loss_of(paths, batch_of(truth), {"loss": "slex"})
     assert float(value) == pytest.approx(float(sum(terms)), rel=1e-6)
+    expanded = loss_of(paths, batch_of(truth), {"loss": "slex_expanded"})
+    assert float(expanded) == pytest.approx(float(terms[1] + terms[2]), rel=1e-6)
     other = paths._replace(centre=paths.centre + 5)
     assert loss_of(other, batch_of(truth), {"loss": "slex"}) == value
+
+
+def test_slex_bleeding_adds_the_bleeding_loss_of_three_paths():
+    z, batch = random_batch(2)
+    labelled = replace(batch, slice_label=torch.tensor([UNKNOWN, CLEAN, BLEEDING]))
+    paths = SlexPaths(z - 1, z + 1, z * 9, z)
+    each = [float(loss_of(path, labelled, {"loss": "bleeding"})) for path in (z - 1, z + 1, z)]
+    assert float(loss_of(paths, labelled, {"loss": "slex_bleeding"})) == pytest.approx(sum(each), rel=1e-6)
 
 
 def test_every_part_of_slex_net_learns_from_its_loss():
@@ -190,7 +200,7 @@ def test_a_recipe_s_options_reach_the_loss_and_others_are_not_looked_at():
 
 def test_faults_are_named():
     z, batch = random_batch(2)
-    with pytest.raises(InputError, match="no loss 'tversky'; choose one of: bleeding, bce, weighted_ce, slex, dice,"):
+    with pytest.raises(InputError, match="no loss 'tversky'; choose one of: bleeding, bce, weighted_ce, slex,"):
         loss_of(z, batch, {"loss": "tversky"})
     with pytest.raises(InputError, match="'slex' is of SLEX-Net's three outputs"):
         loss_of(z, batch, {"loss": "slex"})

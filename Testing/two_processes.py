@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -84,7 +85,9 @@ def fitted(loss: str, synchronised: bool = True, globally: bool = True) -> dict[
     network, batch = network_of(loss), own_batch()
     distributed.make_equal(network)
     network = synchronise(network) if synchronised else network
-    output = network.paths(batch.images.double()) if losses.LOSSES[loss].of_paths else network(batch.images)
+    if losses.LOSSES[loss].of_paths:
+        batch = replace(batch, **{name: getattr(batch, name).double() for name in ("images", "truth", "brain")})
+    output = network.paths(batch.images) if losses.LOSSES[loss].of_paths else network(batch.images)
     before, losses.total = losses.total, losses.total if globally else lambda sums: sums
     value = losses.loss_of(output, batch, {"loss": loss})
     losses.total = before

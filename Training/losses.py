@@ -148,12 +148,7 @@ def slex_loss(output: Paths, batch: Batch, class_weights: Sequence[float]) -> Te
         batch: its truth (n, 1, h, w) is that of the centre slice.
         class_weights: of background and blood.
     """
-    terms = [
-        _cross_entropy(*_known(logits, batch), class_weights)
-        for logits in (output.fused, output.backward, output.forward)
-    ]
-    *sums, pixels = _totals(*(entropy for entropy, _ in terms), terms[0][1])
-    return sum(_mean(entropy, pixels) for entropy in sums)
+    return _sum_of_ce((output.fused, output.backward, output.forward), batch, class_weights)
 
 
 def slex_expanded_loss(output: Paths, batch: Batch, class_weights: Sequence[float]) -> Tensor:
@@ -164,9 +159,7 @@ def slex_expanded_loss(output: Paths, batch: Batch, class_weights: Sequence[floa
     Args:
         output, batch, class_weights: see :func:`slex_loss`.
     """
-    terms = [_cross_entropy(*_known(logits, batch), class_weights) for logits in (output.backward, output.forward)]
-    *sums, pixels = _totals(*(entropy for entropy, _ in terms), terms[0][1])
-    return sum(_mean(entropy, pixels) for entropy in sums)
+    return _sum_of_ce((output.backward, output.forward), batch, class_weights)
 
 
 def slex_bleeding_loss(output: Paths, batch: Batch, outside_weight: float, slice_weight: float) -> Tensor:
@@ -287,6 +280,13 @@ def _cross_entropy(z: Tensor, y: Tensor, class_weights: Sequence[float] = (1.0, 
     if background != 1 or blood != 1:
         terms = terms * (background + (blood - background) * y)
     return terms.sum(), z.numel()
+
+
+def _sum_of_ce(outputs: Sequence[Tensor], batch: Batch, class_weights: Sequence[float]) -> Tensor:
+    """The weighted cross-entropies of several outputs, each the mean over all pixels, added."""
+    sums, counts = zip(*(_cross_entropy(*_known(logits, batch), class_weights) for logits in outputs))
+    *entropies, pixels = _totals(*sums, counts[0])
+    return sum(_mean(entropy, pixels) for entropy in entropies)
 
 
 def _dice_per_sample(z: Tensor, y: Tensor, smooth: float) -> tuple[Tensor, int]:
