@@ -4,8 +4,8 @@
     found = finder(axial, brain, progress, clock)         # a Prediction on the axial grid
 
 Networks see the head as their file says (``preprocessing.kind`` absent or "slices": square pictures of the brain's box;
-"volume": windows of a resampled volume). Methods without weights are functions named in :data:`CLASSICAL`. The
-pipeline does the rest alike for all: searched space, density rules, threshold, measures.
+"volume": windows of a resampled volume; "nnunet": as nnU-Net's plan says). Methods without weights are functions named
+in :data:`CLASSICAL`. The pipeline does the rest alike for all: searched space, density rules, threshold, measures.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from HemorrhageSegLib.task import TASK, HemorrhageOptions
 from HemorrhageSegLib.views import STAGE, SliceView, View, VolumeView
 from NeuraxisLib.errors import InputError, ModelError
 from NeuraxisLib.models import ModelFile, find_model, load_model
+from NeuraxisLib.nnunet_inference import KIND as NNUNET
+from NeuraxisLib.nnunet_inference import load_nnunet
 from NeuraxisLib.preprocessing import SlicePreprocessing
 from NeuraxisLib.task import Progress
 from NeuraxisLib.uncertainty_methods import METHODS, UncertaintyMethod, method_named
@@ -132,6 +134,9 @@ def _single(model: ModelFile, options: HemorrhageOptions, method: UncertaintyMet
         _refuse_legacy(model, options)
         windows = VolumePreprocessing.from_dict(model.header["preprocessing"])
         return NetworkFinder(model, options, method, lambda *head: VolumeView.of(*head, windows))
+    if kind == NNUNET:
+        _refuse_legacy(model, options)
+        return NnUNetFinder(model, options, method)
     raise ModelError(
         f"The model '{model.name}' needs preprocessing of the kind '{kind}', which this version does not have; "
         "update the extension."
@@ -171,6 +176,26 @@ class ClassicalFinder:
             found = getattr(import_module(module), function)(axial, brain, arguments, progress)
         facts = {"device": "cpu", "seed": None}
         return Prediction(found, facts, warnings, meaning=MEANINGS[architecture["name"]])
+
+
+class NnUNetFinder:
+    """A trained nnU-Net, which does its own preprocessing on the whole scan."""
+
+    def __init__(self, model: ModelFile, options: HemorrhageOptions, method: UncertaintyMethod):
+        if method.name != "entropy":
+            raise ModelError(
+                f"The uncertainty '{method.name}' cannot be had of an nnU-Net such as '{model.name}'; choose 'entropy'."
+            )
+        self._model, self._options = model, options
+
+    def __call__(self, axial: Volume, brain: np.ndarray, progress: Progress, clock: Clock) -> Prediction:
+        """Run nnU-Net's own code."""
+        progress(0.0, "Loading the network")
+        with clock.stage("network"):
+            network = load_nnunet(self._model, self._options.device)
+        with clock.stage("prediction"):
+            probability = network.probability(axial, progress.part(0.1, 1.0))
+        return Prediction(probability, network.facts)
 
 
 class NetworkFinder:
