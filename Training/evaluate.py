@@ -43,7 +43,9 @@ result, or on which a model fails, counts as missed and is listed with its error
 examples:
   python Training/evaluate.py --model DR-UNet=drunet.safetensors --model SLEX=slex.safetensors \\
       --store cases.h5 --split test --output comparison
-  python Training/evaluate.py --model "MC dropout=slex.safetensors,uncertainty=mc_dropout" --store cases.h5 --output u
+  python Training/evaluate.py --model "MC dropout=a.safetensors,uncertainty=mc_dropout" \\
+      --model "Ensemble=a.safetensors,uncertainty=ensemble,ensemble=b.safetensors,c.safetensors" \\
+      --store cases.h5 --output uncertainty
   python Training/evaluate.py --results mine=results --truth truths --images scans --rules legacy_hemseg --output h
 """
 
@@ -203,18 +205,25 @@ def make_methods(options: argparse.Namespace, cases: Cases) -> list[Method]:
         if kind == "results":
             made.append(FolderMethod(name, Path(place), cases.ids))
             continue
-        model, *settings = place.split(",")
+        model, settings = _model_and_options(place)
         keep = options.keep / file_stem(name) if options.keep else None
-        chosen = {"device": options.device, **dict(_setting(setting) for setting in settings)}
-        made.append(ModelMethod(name, get_task(options.task), model, chosen, keep))
+        made.append(ModelMethod(name, get_task(options.task), model, {"device": options.device, **settings}, keep))
     return made
 
 
-def _setting(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise InputError(f"'{text}' is no option of a model; write OPTION=VALUE after the comma.")
-    return name.strip().replace("-", "_"), value.strip()
+def _model_and_options(text: str) -> tuple[str, dict[str, str]]:
+    """``FILE,OPTION=VALUE,...`` taken apart; a part without ``=`` belongs to the value before it (a list)."""
+    model, *parts = text.split(",")
+    settings: dict[str, str] = {}
+    for part in parts:
+        name, separator, value = part.partition("=")
+        if separator:
+            settings[name.strip().replace("-", "_")] = value.strip()
+        elif settings:
+            settings[next(reversed(settings))] += f",{part}"
+        else:
+            raise InputError(f"'{part}' is no option of a model; write OPTION=VALUE after the comma.")
+    return model, settings
 
 
 def _print_outcome(evaluation: Evaluation, tables: Sequence[Table], output: Path) -> None:
