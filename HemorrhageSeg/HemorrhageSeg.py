@@ -23,7 +23,7 @@ from slicer.util import VTKObservationMixin
 
 TASK_NAME = "hemorrhage"
 POLL_INTERVAL_MS = 100
-REQUIREMENTS_FILE = Path(__file__).parent / "Resources" / "requirements.txt"
+REQUIREMENTS_FILE = Path(__file__).parent / "HemorrhageSegLib" / "Resources" / "requirements.txt"
 
 
 class HemorrhageSeg(ScriptedLoadableModule):

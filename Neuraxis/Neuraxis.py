@@ -19,7 +19,7 @@ from slicer.ScriptedLoadableModule import (
 )
 
 #: What every worker needs besides torch.
-REQUIREMENTS_FILE = Path(__file__).parent / "Resources" / "requirements.txt"
+REQUIREMENTS_FILE = Path(__file__).parent / "NeuraxisLib" / "Resources" / "requirements.txt"
 TORCH_REQUIREMENT = ">=2.2"
 #: Asks an interpreter what it has, without importing torch (which takes seconds).
 CHECK_CODE = (

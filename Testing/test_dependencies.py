@@ -14,7 +14,9 @@ from test_imports import LIBRARIES, SLICER_NAMES, imports, top
 from test_index_rules import tomllib
 
 #: Import names of packages that pip knows by another name.
-IMPORTED_AS = {"pillow": "PIL", "scikit-image": "skimage", "simpleitk": "SimpleITK", "tensorboard": "torch.utils.tensorboard"}
+IMPORTED_AS = {
+    "pillow": "PIL", "scikit-image": "skimage", "simpleitk": "SimpleITK", "tensorboard": "torch.utils.tensorboard",
+}  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS = {
     "libraries": [path for module in module_names() for path in files_in(library(module), "*.py")],
