@@ -16,18 +16,6 @@ from Testing.evaluation import evaluate_hemorrhage as evaluation
 from Testing.evaluation.evaluate_hemorrhage import LabelledSlice
 
 
-def test_area_under_curve_counts_pairs() -> None:
-    assert evaluation.area_under_curve(np.array([0.8, 0.4]), np.array([0.1, 0.5])) == 0.75
-    assert evaluation.area_under_curve(np.array([0.5, 0.5]), np.array([0.5])) == 0.5
-    assert np.isnan(evaluation.area_under_curve(np.array([]), np.array([0.5])))
-
-
-def test_dice_by_hand() -> None:
-    one, other = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 1], bool)
-    assert evaluation.dice(one, other) == pytest.approx(2 / 5)
-    assert evaluation.dice(one & False, other & False) == 1.0
-
-
 def test_a_kind_is_held_against_slices_without_any_bleed() -> None:
     slices = [
         LabelledSlice(frozenset({"Subdural"}), 0.9, True),

@@ -315,6 +315,7 @@ def test_uncertainty_is_held_against_errors() -> None:
 
 def test_area_under_curve_counts_pairs() -> None:
     assert area_under_curve(np.array([0.8, 0.4]), np.array([0.1, 0.5])) == 0.75
+    assert area_under_curve(np.array([0.5, 0.5]), np.array([0.5])) == 0.5
     assert math.isnan(area_under_curve(np.array([]), np.array([0.5])))
 
 

@@ -25,16 +25,17 @@ from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from scipy.stats import rankdata
 
 ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
+for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
     sys.path.insert(0, str(folder))
 
 from NeuraxisLib.files import read_volume  # noqa: E402
 from NeuraxisLib.measure import volume_ml  # noqa: E402
 from NeuraxisLib.result import Result  # noqa: E402
 from NeuraxisLib.result_folder import read_result  # noqa: E402
+from Training.evaluation.calibration import area_under_curve  # noqa: E402
+from Training.evaluation.overlap import Overlap  # noqa: E402
 
 SMOOTHING_MM = 2.0
 BLEED_FREE = (
@@ -74,20 +75,6 @@ def run_scan(data: Path, results: Path, scan: str, arguments: list[str]) -> None
 # -- measures -------------------------------------------------------------------------------------------------
 
 
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """Dice coefficient of two masks; 1 if both are empty."""
-    total = np.count_nonzero(found) + np.count_nonzero(truth)
-    return 2 * np.count_nonzero(found & truth) / total if total else 1.0
-
-
-def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties by half (Mann-Whitney)."""
-    if not len(positive) or not len(negative):
-        return float("nan")
-    ranks = rankdata(np.concatenate([positive, negative]))
-    return float((ranks[: len(positive)].mean() - (len(positive) + 1) / 2) / len(negative))
-
-
 def slice_scores(result: Result) -> np.ndarray:
     """(K,) highest probability of every slice after smoothing in-plane."""
     volume = result.maps["probability"].volume
@@ -125,7 +112,7 @@ def planted_table(data: Path, results: Path, scans: list[str]) -> list[str]:
             continue
         truth = read_volume(data / scan.replace(".nii.gz", "_truth.nii.gz"))
         true_ml, total = volume_ml(truth.array, truth), result.measurements[0]
-        dices.append(dice(result.labels.array > 0, truth.array > 0))
+        dices.append(Overlap.of(result.labels.array, truth.array).measures()["dice"])
         errors.append((total.value - true_ml) / true_ml)
         inside = "holds truth" if total.interval[0] <= true_ml <= total.interval[1] else "misses truth"
         lines.append(
