@@ -6,6 +6,7 @@ A new kind of data is one more function here that returns :class:`Data`, and its
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def patches_of_volumes(options: argparse.Namespace, recipe: Recipe, store: Store
         raise InputError("A recipe of patches takes its cases from a store; give one with --store (see 'prepare').")
     folder = options.run / "volumes"
     folder.mkdir(exist_ok=True)
-    train, judged = store.of_split(*options.train_split), store.of_split(options.val_split)
+    train, judged = (_outlined(store, names) for names in (options.train_split, [options.val_split]))
     with ProgressLine(silent=not is_first()) as line:
         made = cache_volumes(folder, store, [*train, *judged], recipe.preprocessing, options.workers, Progress(line))
     volumes = made[len(train) :]
@@ -171,6 +172,16 @@ def stored_heads(options: argparse.Namespace, recipe: Recipe, store: Store) -> t
         stems = fill_from_store(options.run / "bank", store, [*train, *judged], recipe, options.workers, Progress(line))
     kept = [name for name in train if name in stems]
     return [stems[name] for name in kept], kept, [stems[name] for name in judged if name in stems]
+
+
+def _outlined(store: Store, splits: list[str]) -> list[str]:
+    """The cases of some splits in HU with a truth; the others are named on stderr."""
+    names = store.of_split(*splits)
+    kept = [name for name in names if store.info(name).has_truth and store.info(name).unit == "HU"]
+    left_out = sorted(set(names) - set(kept))
+    if left_out and is_first():
+        print(f"Left out, for want of a truth or of HU: {', '.join(left_out)}", file=sys.stderr)
+    return kept
 
 
 def _simulated(recipe: Recipe, store: Store | None) -> bool:
