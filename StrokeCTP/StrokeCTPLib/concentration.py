@@ -1,0 +1,110 @@
+"""From HU to concentration: constants of the perfusion equations, contrast arrival, baseline, regular time grid.
+
+Iodine raises HU linearly, so concentration is HU above the baseline; negative values are kept, as cutting them off
+would bias blood volume upward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from NeuraxisLib.errors import InputError
+
+#: Haematocrit of large and small vessels, and density of brain tissue in g/mL.
+HAEMATOCRIT_LARGE, HAEMATOCRIT_SMALL, DENSITY_G_ML = 0.45, 0.25, 1.05
+#: kH = (1 - H_large) / (1 - H_small) = 0.7333 and kH / rho = 0.698 mL/g, the factor of every perfusion value.
+K_H = (1 - HAEMATOCRIT_LARGE) / (1 - HAEMATOCRIT_SMALL)
+K_H_OVER_DENSITY = K_H / DENSITY_G_ML
+#: Fewer baseline frames than this are flagged; a mean brain curve that rises by less is no bolus.
+LEAST_BASELINE_FRAMES, LEAST_RISE_HU = 3, 2.0
+#: Relative spread of frame gaps up to which frames count as equally spaced.
+REGULAR_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When contrast reaches the brain, and what is known of the time before.
+
+    Attributes:
+        frame: first frame with contrast. time_s: its time.
+        baseline_frames: indices of the frames before, without an outlying first frame; never empty.
+        rise_hu: peak of the smoothed mean brain curve above the baseline. noise_hu: SD of that curve in the baseline.
+    """
+
+    frame: int
+    time_s: float
+    baseline_frames: tuple[int, ...]
+    rise_hu: float
+    noise_hu: float
+
+
+def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
+    """Find contrast arrival on a mean brain curve (T,) in HU.
+
+    Going back from the peak, arrival is the first frame after the last one that lies within 3 SD of the baseline, or
+    within 5 % of the rise, whichever is more (a drift of 1 % does not count). The SD comes from differences of
+    neighbouring frames in the first third, so that a late arrival does not inflate it.
+
+    Raises:
+        InputError: fewer than five frames, values that are not finite, or a rise below 2 HU (no contrast).
+    """
+    curve, times = np.asarray(curve_hu, float), np.asarray(times_s, float)
+    if len(curve) < 5 or curve.shape != times.shape or not np.isfinite(curve).all():
+        raise InputError("The perfusion series has too few usable frames (at least 5); load the whole acquisition.")
+    smooth = np.convolve(np.pad(curve, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
+    peak = int(smooth.argmax())
+    early = curve[: max(3, min(peak + 1, len(curve) // 3))]
+    start = float(np.median(curve[: max(2, min(peak, 4))])) if peak > 1 else float(curve[0])
+    noise = float(np.median(np.abs(np.diff(early)))) / 0.954
+    rise = float(smooth[peak]) - start
+    if rise < LEAST_RISE_HU:
+        raise InputError(
+            f"The brain brightens by only {max(rise, 0):.1f} HU, so no contrast reached it; choose the perfusion series."
+        )
+    quiet = np.flatnonzero(curve[: peak + 1] - start <= max(3 * noise, 0.05 * rise))
+    frame = int(quiet[-1]) + 1 if len(quiet) else 1
+    frame = min(max(frame, 1), peak) or 1
+    frames = list(range(frame))
+    if len(frames) > 3 and abs(curve[0] - np.median(curve[1:frame])) > max(5 * noise, 1.0):
+        frames = frames[1:]
+    return Arrival(frame, float(times[frame]), tuple(frames), rise, noise)
+
+
+def concentration(frames_hu: torch.Tensor, arrival: Arrival) -> torch.Tensor:
+    """HU above the mean of the baseline frames, float32; ``frames_hu`` has time first, any dtype."""
+    frames = frames_hu.float()
+    return frames - frames[list(arrival.baseline_frames)].mean(0)
+
+
+def curves_of(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Curves (n, t), contiguous per voxel, of the marked voxels of frames (t, k, j, i)."""
+    return frames.flatten(1)[:, mask.flatten()].T.contiguous()
+
+
+def is_regular(times_s: np.ndarray) -> bool:
+    """Whether all frame gaps are equal to 10 %."""
+    gaps = np.diff(times_s)
+    return bool(np.ptp(gaps) <= REGULAR_TOLERANCE * gaps.mean())
+
+
+def to_regular(curves: torch.Tensor, times_s: np.ndarray, step_s: float = 1.0) -> tuple[torch.Tensor, np.ndarray]:
+    """Curves (n, t) and times on a regular grid; as they are where the times are regular already.
+
+    Irregular times go to steps of ``step_s`` by linear interpolation, which is one matrix product and never overshoots
+    across a gap.
+    """
+    times = np.asarray(times_s, float)
+    if is_regular(times):
+        return curves, times[0] + np.arange(len(times)) * float(np.diff(times).mean())
+    regular = np.arange(times[0], times[-1] + 1e-6, step_s)
+    weights = np.stack([np.interp(regular, times, unit) for unit in np.eye(len(times))])
+    return curves @ torch.as_tensor(weights, dtype=curves.dtype, device=curves.device), regular
+
+
+def time_weights(times_s: np.ndarray) -> np.ndarray:
+    """Weights (t,) in s of the trapezoid rule at any sample times."""
+    gaps = np.diff(np.asarray(times_s, float))
+    return np.concatenate([gaps[:1], gaps[:-1] + gaps[1:], gaps[-1:]]) / 2
