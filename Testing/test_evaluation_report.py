@@ -7,6 +7,8 @@ import io
 import json
 import math
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -240,6 +242,15 @@ def test_bare_masks_of_other_software_are_judged_too(place, tmp_path) -> None:
     assert found["small"]["ece"] == "" and not (tmp_path / "out" / "plots" / "reliability.svg").exists()
 
 
+def test_results_of_several_models_in_one_folder_show_them_all() -> None:
+    from Training.evaluation.methods import remember
+
+    facts: dict = {}
+    for name in ("a, first", "a, first", "b"):
+        remember(facts, {"model": {"name": name, "sha256": "1"}, "uncertainty": {"method": "tta"}})
+    assert facts == {"model": ["a, first", "b"], "sha256": "1", "uncertainty": "tta"}
+
+
 def test_a_result_on_another_grid_is_a_failure(place, tmp_path) -> None:
     (tmp_path / "masks").mkdir()
     moved = GRID.ijk_to_ras.copy()
@@ -302,6 +313,23 @@ def test_wrong_input_is_refused_in_one_sentence_and_nothing_is_written(place, tm
 def test_a_command_line_that_cannot_be_read_has_status_2(capsys) -> None:
     assert evaluate.main(["--truth", "x", "--output", "y"]) == 2
     assert "at least one --model or --results" in capsys.readouterr().err
+
+
+def test_the_script_starts_by_its_file_and_ends_with_its_status(place, tmp_path) -> None:
+    script = [
+        sys.executable,
+        evaluate.__file__,
+        "--",
+        "--truth",
+        str(place / "truths"),
+        "--output",
+        str(tmp_path / "x"),
+    ]
+    done = subprocess.run(
+        [*script, "--results", f"R={place / 'nowhere'}"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("The folder 'nowhere' was not found")
+    assert tuple(RULES) == evaluate.RULE_NAMES  # spelled out there, so that --help loads nothing heavy
 
 
 def test_a_folder_with_something_else_is_left_alone(place, tmp_path, capsys) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,6 +11,8 @@ import numpy as np
 RESAMPLES = 5000
 #: Seed, sorted elements (from 0) and digits of the interval that HemSeg's released code prints.
 PUBLISHED_SEED, PUBLISHED_ELEMENTS, PUBLISHED_DIGITS = 47, (125, 4875), 4
+#: Indices drawn at a time.
+_MOST_DRAWN = 4_000_000
 
 
 def mean_interval(values: np.ndarray, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
@@ -24,7 +26,7 @@ def mean_interval(values: np.ndarray, seed: int = 0, level: float = 0.95) -> tup
     values = np.asarray(values, float)
     if not len(values):
         return math.nan, math.nan
-    means = np.sort(values[_draws(len(values), seed)].mean(axis=1))
+    means = _means(values, np.random.default_rng(seed).integers)
     tail = (1 - level) / 2
     # by rank, not interpolated: between a finite and an infinite mean nothing can be interpolated
     low, high = math.floor(tail * (RESAMPLES - 1)), math.ceil((1 - tail) * (RESAMPLES - 1))
@@ -36,18 +38,14 @@ def published_interval(values: np.ndarray) -> tuple[float, float]:
     values = np.asarray(values, float)
     if not len(values):
         return math.nan, math.nan
-    means = np.sort(values[_published_draws(len(values))].mean(axis=1))
+    means = _means(values, np.random.RandomState(PUBLISHED_SEED).randint)
     low, high = (round(float(means[element]), PUBLISHED_DIGITS) for element in PUBLISHED_ELEMENTS)
     return low, high
 
 
-@lru_cache(maxsize=16)
-def _draws(n: int, seed: int) -> np.ndarray:
-    """(RESAMPLES, n) indices drawn with replacement."""
-    return np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-
-
-@lru_cache(maxsize=16)
-def _published_draws(n: int) -> np.ndarray:
-    """(RESAMPLES, n) indices as 5000 calls of ``choice`` on one RandomState draw them."""
-    return np.random.RandomState(PUBLISHED_SEED).randint(0, n, (RESAMPLES, n))
+def _means(values: np.ndarray, draw: Callable[[int, int, tuple[int, int]], np.ndarray]) -> np.ndarray:
+    """(RESAMPLES,) sorted means of resampled values; thousands of slices are drawn in parts that fit in memory."""
+    n = len(values)
+    rows = max(1, _MOST_DRAWN // n)
+    parts = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
+    return np.sort(np.concatenate([values[draw(0, n, (part, n))].mean(axis=1) for part in parts]))

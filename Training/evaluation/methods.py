@@ -115,7 +115,7 @@ class ModelMethod:
             "title": self._model.title,
             "sha256": self._model.sha256,
             "architecture": header["architecture"]["name"],
-            "options": dict(options or {}),
+            "options": {name: _without_folders(name, value) for name, value in (options or {}).items()},
             "notice": header["notice"],
         }
 
@@ -126,6 +126,7 @@ class ModelMethod:
         start = time.perf_counter()
         result = self._task.run({next(iter(self._task.inputs)): case.image}, self._model, self._options, progress)
         seconds = time.perf_counter() - start
+        remember(self.facts, result.provenance)
         if self._keep is not None:
             self._keep.mkdir(parents=True, exist_ok=True)
             write_result(result, self._keep / case.id, report=False)
@@ -158,7 +159,7 @@ class FolderMethod:
         if place is not None:
             result = read_result(place)
             check_same_grid(result.source, case.grid, "result", case.id)
-            self._remember(result.provenance)
+            remember(self.facts, result.provenance)
             return Prediction.of(result)
         if case.id in self._masks:
             mask = read_volume(self._masks[case.id])
@@ -166,15 +167,23 @@ class FolderMethod:
             return Prediction(mask.array != 0)
         raise InputError(f"There is no result of '{case.id}'; compute it, or leave the case out of the truth.")
 
-    def _remember(self, provenance: dict) -> None:
-        """Take over what the results say of the model that made them; several models are all named."""
-        model = provenance.get("model")
-        if isinstance(model, dict):
-            for key in ("name", "title", "sha256"):
-                known = self.facts.get("model" if key == "name" else key, "")
-                said = str(model.get(key, ""))
-                if said and said not in known.split(", "):
-                    self.facts["model" if key == "name" else key] = f"{known}, {said}" if known else said
+
+def remember(facts: dict, provenance: dict) -> None:
+    """Add what results say of the model that made them; several models, or kinds of uncertainty, are all named."""
+    model, uncertainty = (provenance.get(key) for key in ("model", "uncertainty"))
+    model = model if isinstance(model, dict) else {}
+    said = {"model": model.get("name"), "title": model.get("title"), "sha256": model.get("sha256")}
+    said["uncertainty"] = uncertainty.get("method") if isinstance(uncertainty, dict) else None
+    for key, value in said.items():
+        known = facts.get(key, [])
+        known = known if isinstance(known, list) else [known]
+        if value and value not in known:
+            facts[key] = [*known, value] if known else value
+
+
+def _without_folders(name: str, value: Any) -> Any:
+    """An option as reports show it: where the further models of an ensemble lie is nobody's business."""
+    return ", ".join(Path(part.strip()).name for part in value.split(",")) if name == "ensemble" else value
 
 
 def _typed(task: Task, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from NeuraxisLib.slice_view import BRAIN_WINDOW_HU, Plane, grey_window
+from NeuraxisLib.slice_view import BRAIN_WINDOW_HU, Plane
 from Training.evaluation.cases import Case
 from Training.evaluation.methods import Prediction
 
@@ -60,8 +60,11 @@ class _View:
 
     def __init__(self, case: Case):
         self._case, self._plane = case, Plane.of(case.grid)
-        self._ct = case.image is not None and (case.image.unit == "HU" or case.image.array.min() < AIR_HU)
-        self._window = BRAIN_WINDOW_HU if self._ct else grey_window(case.image) if case.image is not None else (0, 1)
+        self._image = None if case.image is None else case.image.array
+        if self._image is not None and self._image.ndim == 4:  # a time series is shown by its mean
+            self._image = self._image.mean(axis=0)
+        self._ct = self._image is not None and (case.image.unit == "HU" or self._image.min() < AIR_HU)
+        self._window = BRAIN_WINDOW_HU if self._ct else _window(self._image)
         self._rows, self._columns = self._field()
         height = (self._rows.stop - self._rows.start) * self._plane.pixel_mm[1]
         width = (self._columns.stop - self._columns.start) * self._plane.pixel_mm[0]
@@ -71,12 +74,12 @@ class _View:
         """Rows and columns of the view that hold tissue or truth on some slice, with a margin."""
         case = self._case
         seen = case.truth.any(axis=0)
-        if case.image is not None:
+        if self._image is not None:
             low = self._window[0] - 250 if self._ct else self._window[0]
-            seen = seen | ((case.image.array > low).mean(axis=0) > 0.1)
+            seen = seen | ((self._image > low).mean(axis=0) > 0.1)
         elif case.region is not None:
             seen = seen | case.region.any(axis=0)
-        anatomy = case.image is not None or case.region is not None
+        anatomy = self._image is not None or case.region is not None
         shown = self._plane.show(seen if anatomy and seen.any() else np.ones_like(seen))
         parts = []
         for axis in (1, 0):
@@ -95,11 +98,9 @@ class _View:
         from PIL import Image, ImageDraw, ImageFont
 
         grey = np.zeros(self._cut(self._case.truth[k]).shape, np.float32)
-        if self._case.image is not None:
+        if self._image is not None:
             low, high = self._window
-            grey = np.clip(
-                (self._cut(self._case.image.array[k]).astype(np.float32) - low) / max(high - low, 1e-6), 0, 1
-            )
+            grey = np.clip((self._cut(self._image[k]).astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
         picture = Image.fromarray(np.rint(grey * 255).astype(np.uint8)).resize(self.size, Image.Resampling.BILINEAR)
         pixels = np.repeat(np.asarray(picture, np.float32)[:, :, None], 3, axis=2)
         shown = [(self._enlarged(array[k]), rgb) for array, rgb in ((truth, TRUTH_RGB), (mask, PREDICTION_RGB))
@@ -119,6 +120,14 @@ class _View:
 
         picture = Image.fromarray(self._cut(mask != 0).astype(np.uint8) * 255)
         return np.asarray(picture.resize(self.size, Image.Resampling.NEAREST)) > 0
+
+
+def _window(array: np.ndarray | None) -> tuple[float, float]:
+    """(black, white) of an image that is no CT: its 1st and 99th percentile."""
+    if array is None:
+        return 0.0, 1.0
+    low, high = np.percentile(array[:, ::4, ::4], (1, 99))
+    return float(low), float(high)
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:

@@ -131,6 +131,7 @@ def render_report(
             (d, _address("image/png", (folder / d.overlay).read_bytes()), _lines(evaluation, d.case)) for d in shown
         ],
         drawn=len(drawn),
+        fact_text=_fact_text,
         failures=[(s.case, s.method, s.error) for s in evaluation.scores if s.failed],
         truth_colour=css_color(TRUTH_RGB),
         prediction_colour=css_color(PREDICTION_RGB),
@@ -138,6 +139,13 @@ def render_report(
         version=__version__,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
+
+
+def _fact_text(value: object) -> str:
+    """A fact of a method in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _png(path: Path) -> str:

@@ -122,6 +122,7 @@ RULES = {
                 "Overlap measures are per slice, over the slices on which the truth shows a lesion; false alarms on "
                 "other slices do NOT count.",
                 "1e-10 in every denominator: two empty masks score 0.",
+                "The released code judges pictures of 256 x 256 pixels; here the pixels are those of the truth given.",
                 _FAILED,
                 _BOOTSTRAP,
             ),
