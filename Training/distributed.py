@@ -7,6 +7,10 @@ process holds the same value, that of the whole batch; gradients are averaged (:
 batch but for rounding. Losses that divide first do not: a batch Dice per process had a gradient 20 % off
 (performance and reliability specification, 0.10).
 
+    torchrun --nproc-per-node 2 -- Training/train.py RECIPE MODEL --run FOLDER
+
+The two dashes matter: without them torchrun takes ``--run`` for the beginning of an option of its own.
+
 Without torchrun all functions are there and do nothing, so that callers need not ask.
 """
 

@@ -1,7 +1,7 @@
 """Fit a network from a recipe: recipe file in, model file out.
 
     python Training/train.py RECIPE OUTPUT.safetensors --run FOLDER [--store CASES.h5]
-    torchrun --nproc-per-node 2 Training/train.py RECIPE OUTPUT.safetensors --run FOLDER ...
+    torchrun --nproc-per-node 2 -- Training/train.py RECIPE OUTPUT.safetensors --run FOLDER ...
     Slicer --no-main-window --python-script Training/train.py -- RECIPE OUTPUT.safetensors --run FOLDER ...
 
 Cases come from a store that ``prepare`` made, or heads are simulated first; either way they are put on the network's
@@ -46,7 +46,7 @@ examples:
   python Training/train.py Training/recipes/hemorrhage_drunet_starter.toml starter.safetensors --run runs/starter
   python Training/train.py RECIPE MODEL --run runs/own --store cases.h5 --set preset=sane --set fitting.batch=4
   python Training/train.py RECIPE MODEL --run runs/sem --store cases.h5 --start-from backbone.=backbone.safetensors
-  torchrun --nproc-per-node 4 Training/train.py RECIPE MODEL --run runs/own --store cases.h5
+  torchrun --nproc-per-node 4 -- Training/train.py RECIPE MODEL --run runs/own --store cases.h5
 """
 
 
