@@ -45,11 +45,12 @@ class KerasInNumpy:
     def norm(self, x: np.ndarray) -> np.ndarray:
         """BatchNormalization in inference."""
         width = (x.shape[-1],)
+        variance = self._rng.uniform(0.01, 1.5, width).astype(np.float32)  # some so small that epsilon counts
         weights = {
-            "gamma": 1 + self._random(width, 16),
+            "gamma": (1 + self._random(width, 16)) * np.sqrt(variance),
             "beta": self._random(width, 4),
-            "moving_mean": self._random(width, 4),
-            "moving_variance": self._rng.uniform(0.02, 1.5, width).astype(np.float32),  # small: epsilon must count
+            "moving_mean": self._random(width, 4) * np.sqrt(variance),
+            "moving_variance": variance,
         }
         kept = self._keep(self._automatic("batch_normalization"), weights)
         scale = kept["gamma"] / np.sqrt(kept["moving_variance"] + EPSILON)
@@ -81,7 +82,8 @@ class KerasInNumpy:
 
     def _kernel(self, size: int, inputs: int, outputs: int) -> dict[str, np.ndarray]:
         fan_in = size * size * inputs
-        return {"kernel": self._random((size, size, inputs, outputs), fan_in), "bias": self._random((outputs,), 4)}
+        bias = self._random((outputs,), 16) + np.float32(0.3)  # so that few ReLUs are dead
+        return {"kernel": self._random((size, size, inputs, outputs), fan_in), "bias": bias}
 
     def _random(self, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
         return (self._rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32)
@@ -148,11 +150,11 @@ def write_keras(
     return path
 
 
-# -- the networks, as their released codes call Keras ----------------------------------------------------------
+# -- the networks, as their released codes call Keras, but for the sigmoid at the end --------------------------
 
 
 def dr_unet(keras: KerasInNumpy, x: np.ndarray, dims: int, stem: int) -> np.ndarray:
-    """DR-UNet (hemorrhage specification 2.1-2.2): probability (H, W, 1)."""
+    """DR-UNet (hemorrhage specification 2.1-2.2): logits (H, W, 1)."""
 
     def layer(x: np.ndarray, filters: int, size: int, activate: bool = True) -> np.ndarray:
         x = keras.norm(keras.conv(x, filters, size))
@@ -174,11 +176,11 @@ def dr_unet(keras: KerasInNumpy, x: np.ndarray, dims: int, stem: int) -> np.ndar
     for factor in (16, 8, 4, 2, 1):
         up = keras.conv_transpose(x, dims * factor)
         x = level(elu(keras.norm(np.concatenate([up, skips.pop()], axis=-1))), dims * factor)
-    return sigmoid(keras.conv(x, 1, 1))
+    return keras.conv(x, 1, 1)
 
 
 def bcdu_net(keras: KerasInNumpy, x: np.ndarray, base: int, depth: int) -> np.ndarray:
-    """BCDU-Net D1 or D3 (stroke and disc specification 3.1) without its dropout: probability (H, W, 1)."""
+    """BCDU-Net D1 or D3 (stroke and disc specification 3.1) without its dropout: logits (H, W, 1)."""
 
     def pair(x: np.ndarray, filters: int) -> np.ndarray:
         return relu(keras.conv(relu(keras.conv(x, filters, 3)), filters, 3))
@@ -195,11 +197,11 @@ def bcdu_net(keras: KerasInNumpy, x: np.ndarray, base: int, depth: int) -> np.nd
         up = relu(keras.norm(keras.conv_transpose(x, base * factor)))
         x = keras.conv_lstm_backwards([skips.pop(), up], base * factor // 2)
         x = pair(x, base * factor)
-    return sigmoid(keras.conv(relu(keras.conv(x, 2, 3)), 1, 1))
+    return keras.conv(relu(keras.conv(x, 2, 3)), 1, 1)
 
 
 def mcgu_net(keras: KerasInNumpy, x: np.ndarray, base: int) -> np.ndarray:
-    """MCGU-Net (stroke and disc specification 3.2) without its dropout: probability (H, W, 1)."""
+    """MCGU-Net (stroke and disc specification 3.2) without its dropout: logits (H, W, 1)."""
 
     def vgg(x: np.ndarray, block: int, count: int) -> np.ndarray:
         for number in range(1, count + 1):
@@ -224,4 +226,4 @@ def mcgu_net(keras: KerasInNumpy, x: np.ndarray, base: int) -> np.ndarray:
         up = relu(keras.norm(squeeze_excite(keras.conv_transpose(x, base * factor))))
         x = keras.conv_lstm_backwards([skips.pop(), up], base * factor)
         x = squeeze_excite(pair(x, base * factor))
-    return sigmoid(keras.conv(relu(keras.conv(x, 2, 3)), 1, 1))
+    return keras.conv(relu(keras.conv(x, 2, 3)), 1, 1)
