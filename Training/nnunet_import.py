@@ -58,7 +58,7 @@ def import_trained(
     tensors, facts = {}, {}
     for fold in folds:
         found, facts = _checkpoint(trained / f"fold_{fold}" / checkpoint)
-        tensors |= {f"fold_{fold}.{name}": tensor for name, tensor in found.items()}
+        tensors |= {f"fold_{fold}.{name}": tensor for name, tensor in _each_once(found).items()}
     arguments = {
         "configuration": _resolved(plans, configuration, trained.name),
         "plans": {"dataset_name": "", **{key: plans[key] for key in _PLAN if key in plans}},
@@ -129,6 +129,14 @@ def _checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         facts = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     kept = ("trainer_name", "current_epoch", "inference_allowed_mirroring_axes")
     return weights, {key: facts.get(key) for key in kept}
+
+
+def _each_once(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without those that another name has already given."""
+    kept = {}
+    for name, tensor in weights.items():
+        kept.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), (name, tensor))
+    return dict(kept.values())
 
 
 def _check_that_it_loads(output: Path) -> None:

@@ -182,8 +182,8 @@ def load_nnunet(model: ModelFile, device: str = "auto") -> NnUNet:
     handler = nnunet_module("utilities.plans_handling.plans_handler")
     plans = handler.PlansManager({**arguments["plans"], "configurations": {"own": arguments["configuration"]}})
     configuration, dataset = plans.get_configuration("own"), arguments["dataset"]
-    members = _members(model, arguments["folds"])
-    network = _network(model, plans, configuration, dataset, members[0])
+    network = _network(model, plans, configuration, dataset)
+    members = _members(model, network, arguments["folds"])
     with redirect_stdout(io.StringIO()):
         predictor = prediction.nnUNetPredictor(
             perform_everything_on_device=chosen == "cuda", device=torch.device(chosen), allow_tqdm=False
@@ -194,17 +194,36 @@ def load_nnunet(model: ModelFile, device: str = "auto") -> NnUNet:
     return NnUNet(predictor, facts)
 
 
-def _members(model: ModelFile, folds: list) -> list[dict]:
-    """The weights of every fold, which the file keeps under ``fold_<name>.``."""
-    weights = model.weights()
-    members = []
+def _members(model: ModelFile, network: nn.Module, folds: list) -> list[dict]:
+    """The state of the network for every fold; the file keeps their weights under ``fold_<name>.``.
+
+    nnU-Net's networks list the same weights under several names; the file has each once, and the network, which is
+    loaded along the way, knows which belong together.
+    """
+    weights, members = model.weights(), []
     for fold in folds:
         prefix = f"fold_{fold}."
-        members.append({key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)})
+        own = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+        try:
+            unknown = network.load_state_dict(own, strict=False, assign=True).unexpected_keys
+        except RuntimeError as error:
+            raise _misfit(model, error) from None
+        members.append(network.state_dict())
+        given = {value.data_ptr() for value in own.values()}  # what is left of another fold is not this one's
+        lacking = [key for key, value in members[-1].items() if value.is_meta or value.data_ptr() not in given]
+        if unknown or lacking:
+            raise _misfit(model, f"'{(unknown or lacking)[0]}' of fold {fold}")
+    network.load_state_dict({key: value.clone() for key, value in members[0].items()}, assign=True)
     return members
 
 
-def _network(model: ModelFile, plans: Any, configuration: Any, dataset: dict, weights: dict) -> nn.Module:
+def _misfit(model: ModelFile, reason: object) -> ModelError:
+    words = " ".join(str(reason).split())[:200]
+    return ModelError(f"The weights of the model '{model.name}' do not fit its plan ({words}); import it again.")
+
+
+def _network(model: ModelFile, plans: Any, configuration: Any, dataset: dict) -> nn.Module:
+    """The network of a plan, without weights."""
     import torch
 
     build = nnunet_module("utilities.get_network_from_plans").get_network_from_plans
@@ -220,12 +239,8 @@ def _network(model: ModelFile, plans: Any, configuration: Any, dataset: dict, we
                 allow_init=False,
                 deep_supervision=False,
             )
-        network.load_state_dict(weights, assign=True)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"The weights of the model '{model.name}' do not fit its plan ({reason}); import it again."
-        ) from None
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise _misfit(model, error) from None
     return network.requires_grad_(False).eval()
 
 
