@@ -1,11 +1,10 @@
-"""Checks between batch and step: what is wrong, and with which cases."""
+"""The check of a batch before its step: what is wrong with it, and in which cases."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from NeuraxisLib.errors import InputError
 from Training.distributed import anywhere, gathered
@@ -32,21 +31,6 @@ def check_batch(batch: Batch) -> None:
         raise InputError(f"The batch is empty (cases: {_list(batch.cases)}); look at the data and the sampling.")
     cases = [name for names in gathered(faulty) for name in names]
     raise InputError(f"The batch holds values that are no finite numbers (cases: {_list(cases)}); repair or leave out.")
-
-
-def check_loss(loss: Tensor, cases: Sequence[str], step: int) -> None:
-    """Refuse a loss that is no finite number; all processes raise if one has to, and name all cases of the batch.
-
-    Raises:
-        InputError: the sentence says which step and which cases.
-    """
-    if not anywhere(not torch.isfinite(loss).all().item()):
-        return
-    names = [name for own in gathered(list(cases)) for name in own]
-    raise InputError(
-        f"The loss of step {step} is no finite number (cases: {_list(names)}); "
-        "look at these cases or lower the learning rate."
-    )
 
 
 def _not_finite(batch: Batch) -> list[str]:
