@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -271,3 +272,10 @@ def test_the_map_covers_only_what_is_uncertain():
 def test_png_is_lossless(shape):
     image = np.random.default_rng(2).integers(0, 256, shape).astype(np.uint8)
     assert np.array_equal(pixels(png_address(image)), image)
+
+
+def test_the_note_of_the_uncertainty_stands_beside_its_colours() -> None:
+    shown = make_result().maps["uncertainty"]
+    noted = make_result(maps={"uncertainty": replace(shown, note="Mean of <several> passes.")})
+    assert "Uncertainty (entropy): Mean of &lt;several&gt; passes." in render_report(noted, TABLE)
+    assert "Uncertainty (entropy): Mean" not in render_report(make_result(), TABLE)
