@@ -23,6 +23,8 @@ from NeuraxisLib.volume import Volume
 
 #: Densities are clustered within these limits: below, there is fat or air, above, bone or calcium.
 LEAST_HU, MOST_HU, BIN_HU = 0.0, DENSEST_BLOOD_HU, 0.5
+#: Top of the brain window (level 40, width 80) in which pictures are shown: above it, blood and bone look alike.
+WINDOW_TOP_HU = 80.0
 #: Where the centres start: CSF, white matter, grey matter and clotted blood of a usual head CT.
 START_HU = (8.0, 28.0, 37.0, 65.0)
 #: The centres rest when none moves by more than this in one step.
@@ -42,8 +44,8 @@ class FuzzyCMeansParameters:
         bone_margin_mm: voxels nearer to the border of the brain are not counted when clusters are found, for bone
             blurs into them. They are still assigned.
         opening_mm: radius of the in-plane opening, above half the thickness of the falx and the dura.
-        legacy_no_skull_strip: search the whole picture, for comparison with DR-UNet's publication: bone, the densest
-            of all, then is the blood.
+        legacy_no_skull_strip: search the whole picture in the brain window, for comparison with DR-UNet's
+            publication, whose input were such pictures: bone and blood then are one cluster.
     """
 
     fuzziness: float = 2.0
@@ -52,6 +54,11 @@ class FuzzyCMeansParameters:
     bone_margin_mm: float = 4.0
     opening_mm: float = 2.0
     legacy_no_skull_strip: bool = False
+
+    @property
+    def densest_hu(self) -> float:
+        """Density above which nothing is told apart."""
+        return WINDOW_TOP_HU if self.legacy_no_skull_strip else MOST_HU
 
     def __post_init__(self) -> None:
         _require(1 < self.fuzziness <= 10, "fuzziness", "above 1 and at most 10")
@@ -126,7 +133,7 @@ def active_contour(axial: Volume, brain: np.ndarray, arguments: dict, progress: 
     for done, k in enumerate(slices):
         progress(0.5 + 0.5 * done / len(slices), "Moving contours")
         box = _box(start[k], parameters.reach_mm, pixel_mm)
-        image = np.clip(axial.array[k][box], LEAST_HU, MOST_HU).astype(np.float32)
+        image = np.clip(axial.array[k][box], LEAST_HU, parameters.densest_hu).astype(np.float32)
         inside = evolve(image, start[k][box], space[k][box], pixel_mm, parameters.reach_mm, parameters.smoothing)
         found[k][box] = edge_map(inside, pixel_mm, parameters.edge_mm) * space[k][box]
     return found
@@ -172,10 +179,10 @@ def _blood_membership(
         raise InputError("No brain is in view; choose a head CT that shows the brain.")
     progress(0.0, "Clustering densities")
     space = _space(axial, brain, parameters)
-    density = _smoothed(axial, space, parameters.blur_mm)
+    density = _smoothed(axial, space, parameters)
     progress(0.3, "Clustering densities")
     counted = space if parameters.legacy_no_skull_strip else _inner(axial, brain, parameters.bone_margin_mm) & space
-    values = np.arange(LEAST_HU, MOST_HU + BIN_HU / 2, BIN_HU)
+    values = np.arange(LEAST_HU, parameters.densest_hu + BIN_HU / 2, BIN_HU)
     bins = np.rint((density[counted if counted.any() else space] - LEAST_HU) / BIN_HU).astype(np.intp)
     counts = np.bincount(bins, minlength=len(values)).astype(np.float64)
     centres = cluster_centres(values, counts, parameters.fuzziness, parameters.least_contrast_hu)
@@ -202,17 +209,18 @@ def _space(axial: Volume, brain: np.ndarray, parameters: FuzzyCMeansParameters) 
     return np.ones_like(brain) if parameters.legacy_no_skull_strip else searched_space(axial, brain)
 
 
-def _smoothed(axial: Volume, space: np.ndarray, blur_mm: float) -> np.ndarray:
+def _smoothed(axial: Volume, space: np.ndarray, parameters: FuzzyCMeansParameters) -> np.ndarray:
     """float32 (k, j, i): density within its limits, blurred in-plane among the voxels of the space alone."""
     from scipy import ndimage
 
-    density = np.clip(axial.array, LEAST_HU, MOST_HU).astype(np.float32)
+    densest_hu, blur_mm = parameters.densest_hu, parameters.blur_mm
+    density = np.clip(axial.array, LEAST_HU, densest_hu).astype(np.float32)
     if blur_mm == 0:
         return density
     sigma = [0.0, blur_mm / axial.spacing_mm[1], blur_mm / axial.spacing_mm[0]]
     weight = ndimage.gaussian_filter(space.astype(np.float32), sigma, truncate=3.0)
     blurred = ndimage.gaussian_filter(density * space, sigma, truncate=3.0)
-    return np.clip(blurred / np.maximum(weight, 1e-6), LEAST_HU, MOST_HU)
+    return np.clip(blurred / np.maximum(weight, 1e-6), LEAST_HU, densest_hu)
 
 
 def _inner(axial: Volume, brain: np.ndarray, margin_mm: float) -> np.ndarray:
