@@ -66,6 +66,8 @@ def test_empty_masks_have_stated_values() -> None:
     measures = false_alarm.measures()
     assert [measures[name] for name in ("dice", "iou", "voe", "precision")] == [0, 0, 1, 0]
     assert math.isnan(measures["sensitivity"]) and math.isnan(measures["rvd"])
+    # 1e-5 in Dice alone leaves what is undefined undefined
+    assert both.measures(0, 1e-5)["dice"] == 0 and math.isnan(false_alarm.measures(0, 1e-5)["rvd"])
     # the released rule: with 1e-10 in the denominator two empty masks score 0
     assert both.measures(1e-10)["dice"] == 0 and both.measures(1e-10)["sensitivity"] == 0
 
@@ -84,6 +86,7 @@ def test_slices_without_truth_are_not_among_the_lesion_slices() -> None:
 # -- surfaces -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("seed", range(3))
 def test_hausdorff_equals_monai_and_simpleitk(seed: int) -> None:
     metrics = pytest.importorskip("monai.metrics")
@@ -107,6 +110,7 @@ def test_hausdorff_equals_monai_and_simpleitk(seed: int) -> None:
     assert mm == pytest.approx(itk.GetHausdorffDistance(), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("seed", range(3))
 def test_surface_share_equals_monai_s_by_area(seed: int) -> None:
     metrics = pytest.importorskip("monai.metrics")

@@ -41,7 +41,7 @@ class Overlap:
         called, true = self.tp + self.fp, self.tp + self.fn
         return "" if called and true else "prediction" if true else "truth" if called else "both"
 
-    def measures(self, epsilon: float = 0.0) -> dict[str, float]:
+    def measures(self, epsilon: float = 0.0, dice_epsilon: float = 0.0) -> dict[str, float]:
         """Dice, IoU, VOE, RVD (signed, and its size), sensitivity, specificity, precision and accuracy.
 
         Dice = 2TP / (2TP + FP + FN), IoU = TP / (TP + FP + FN), VOE = 1 - IoU, RVD = (FP - FN) / (TP + FN).
@@ -50,19 +50,19 @@ class Overlap:
         precision are 0; sensitivity and RVD are undefined (NaN), as there was nothing to find.
 
         Args:
-            epsilon: added to every denominator, as some released codes do: 1e-10 (DR-UNet) or 1e-5 (SLEX-Net's
-                Dice); two empty masks then score 0.
+            epsilon: added to every denominator, as DR-UNet's released code does (1e-10); two empty masks score 0.
+            dice_epsilon: added to that of Dice only, as SLEX-Net's does (1e-5).
         """
         both = self.emptiness == "both"
 
-        def ratio(part: float, whole: float, undefined: float) -> float:
-            return part / (whole + epsilon) if whole + epsilon else undefined
+        def ratio(part: float, whole: float, undefined: float, more: float = epsilon) -> float:
+            return part / (whole + more) if whole + more else undefined
 
         agree = 1.0 if both else 0.0
         iou = ratio(self.tp, self.tp + self.fp + self.fn, 1.0)
         rvd = ratio(self.fp - self.fn, self.tp + self.fn, 0.0 if both else math.nan)
         return {
-            "dice": ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn, 1.0),
+            "dice": ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn, 1.0, epsilon + dice_epsilon),
             "iou": iou,
             "voe": 1 - iou,
             "rvd": rvd,

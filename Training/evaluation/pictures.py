@@ -22,8 +22,10 @@ AIR_HU = -700
 ALPHA = 0.5
 #: Seconds that each slice of an animation stays.
 FRAME_S = 0.5
-#: Height of a panel in pixels, most slices in an animation, slices shown beyond the lesion at either end.
-PANEL_PIXELS, MOST_FRAMES, BEYOND = 240, 40, 1
+#: Height of a panel in pixels, and panels in a row.
+PANEL_PIXELS, PANELS_PER_ROW = 240, 5
+#: Most slices in an animation, and slices shown beyond the lesion at either end.
+MOST_FRAMES, BEYOND = 40, 1
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ def draw_case(case: Case, predictions: dict[str, Prediction | None]) -> CasePict
     view = _View(case)
     masks = {name: None if p is None else p.mask for name, p in predictions.items()}
     k = _shown_slice(case, masks)
-    overlay = _row([view.panel(k, _title(name, mask), case.truth, mask, True) for name, mask in masks.items()])
+    overlay = _sheet([view.panel(k, _title(name, mask), case.truth, mask, True) for name, mask in masks.items()])
     frames = []
     for k_frame in _frames(case, masks):
         panels = [view.panel(k_frame, f"slice {k_frame + 1}"), view.panel(k_frame, "Truth", case.truth)]
         panels += [view.panel(k_frame, _title(name, mask), None, mask) for name, mask in masks.items()]
-        frames.append(_row(panels))
+        frames.append(_sheet(panels))
     return CasePictures(_png(overlay), k + 1, _gif(frames))
 
 
@@ -164,17 +166,17 @@ def _title(name: str, mask: np.ndarray | None) -> str:
     return name if mask is not None else f"{name}: failed"
 
 
-def _row(panels: list[Image]) -> Image:
-    """Panels side by side with a narrow gap."""
+def _sheet(panels: list[Image]) -> Image:
+    """Panels side by side with a narrow gap, at most :data:`PANELS_PER_ROW` in a row."""
     from PIL import Image
 
-    gap = 3
-    row = Image.new("RGB", (sum(p.width + gap for p in panels) - gap, panels[0].height), "black")
-    left = 0
-    for panel in panels:
-        row.paste(panel, (left, 0))
-        left += panel.width + gap
-    return row
+    gap, (width, height) = 3, panels[0].size
+    rows = -(-len(panels) // PANELS_PER_ROW)
+    columns = -(-len(panels) // rows)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "black")
+    for number, panel in enumerate(panels):
+        sheet.paste(panel, (number % columns * (width + gap), number // columns * (height + gap)))
+    return sheet
 
 
 def _png(picture: Image) -> bytes:

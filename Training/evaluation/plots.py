@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from Training.evaluation.agreement import VolumeAgreement
 from Training.evaluation.rules import Metric, nsd_key
 from Training.evaluation.summary import Evaluation, Summary
 from Training.evaluation.tables import chosen
@@ -43,29 +44,27 @@ def box_plot(evaluation: Evaluation) -> str:
 
 
 def bland_altman(evaluation: Evaluation, summaries: Sequence[Summary]) -> str:
-    """Difference of volumes against their mean, with bias and limits of agreement, one panel per method."""
+    """Difference of volumes against their mean, with bias and limits of agreement, one panel per method, one scale."""
     figure, panels = _method_panels(evaluation)
-    spread = [s.predicted_ml - s.truth_ml for s in evaluation.scores if s.counted]
-    reach = 1.1 * max([1.0, *map(abs, spread)])
+    lines = {name: _agreement_lines(_summary(summaries, name).volume) for name in evaluation.methods}
+    counted = [s for s in evaluation.scores if s.counted]
+    heights = [s.predicted_ml - s.truth_ml for s in counted] + [height for row in lines.values() for height in row]
+    most = 1.12 * max([1.0, *(abs(height) for height in heights if math.isfinite(height))])
+    right = 1.05 * max([1.0, *((s.predicted_ml + s.truth_ml) / 2 for s in counted)])
     for axes, name, colour in panels:
-        scores = [s for s in evaluation.of(name) if s.counted]
-        agreement = _summary(summaries, name).volume
+        scores = [s for s in counted if s.method == name]
         x = np.array([(s.predicted_ml + s.truth_ml) / 2 for s in scores])
         y = np.array([s.predicted_ml - s.truth_ml for s in scores])
         axes.axhline(0, color="#999", linewidth=0.7)
         _dots(axes, x, y, scores, colour)
-        limits = [agreement.low_limit_ml, agreement.high_limit_ml]
-        for height, style in zip([agreement.bias_ml, *limits], ("-", "--", "--")):
+        for height, style in zip(lines[name], ("-", "--", "--")):
             if math.isfinite(height):
                 axes.axhline(height, color=colour, linewidth=1.1, linestyle=style)
-                axes.annotate(
-                    f"{height:+.1f}", (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                    fontsize=7, color=colour,
-                )  # fmt: skip
-        most = max([reach, *(1.15 * abs(x) for x in limits if math.isfinite(x))])
-        axes.set_ylim(-most, most)
-        axes.set_xlabel("Mean of both [mL]")
-        axes.set_ylabel("Measured − true [mL]")
+        bias, low, high = lines[name]
+        if math.isfinite(low):
+            axes.set_title(f"{name}\nbias {bias:+.2f}, limits {low:+.2f} to {high:+.2f} mL", fontsize=8)
+        axes.set(xlim=(-0.03 * right, right), ylim=(-most, most))
+        axes.set(xlabel="Mean of both [mL]", ylabel="Measured − true [mL]")
     return _svg(figure)
 
 
@@ -84,7 +83,13 @@ def correlation(evaluation: Evaluation, summaries: Sequence[Summary]) -> str:
             slope, start = np.polyfit(x, y, 1)
             axes.plot([0, most], [start, start + slope * most], color=colour, linewidth=1.1)
             axes.set_title(f"{name}\nR² {r2:.3f}, y = {slope:.2f} x {start:+.1f}", fontsize=8)
-        axes.set(xlim=(0, most), ylim=(0, most), xlabel="True [mL]", ylabel="Measured [mL]", aspect="equal")
+        axes.set(
+            xlim=(-0.03 * most, most),
+            ylim=(-0.03 * most, most),
+            xlabel="True [mL]",
+            ylabel="Measured [mL]",
+            aspect="equal",
+        )
     return _svg(figure)
 
 
@@ -114,6 +119,10 @@ def reliability(evaluation: Evaluation, summaries: Sequence[Summary]) -> str:
         axes.set_title(f"{name}\nECE {sums.ece:.4f}", fontsize=8)
         axes.legend(fontsize=6.5, loc="upper left", frameon=False)
     return _svg(figure)
+
+
+def _agreement_lines(agreement: VolumeAgreement) -> tuple[float, float, float]:
+    return agreement.bias_ml, agreement.low_limit_ml, agreement.high_limit_ml
 
 
 # -- parts ----------------------------------------------------------------------------------------------------
@@ -161,7 +170,7 @@ def _boxes(axes: Axes, values: list[list[float]], metric: Metric) -> None:
         colour = COLOURS[(place - 1) % len(COLOURS)]
         offsets = np.random.default_rng(place).uniform(-0.18, 0.18, len(row))
         heights = [place + o for v, o in zip(row, offsets) if math.isfinite(v)]
-        axes.plot(shown, heights, "o", markersize=3, alpha=0.6, color=colour, markeredgewidth=0)
+        axes.plot(shown, heights, "o", markersize=4, alpha=0.7, color=colour, markeredgewidth=0, zorder=3)
         endless = sum(math.isinf(v) for v in row)
         if endless:
             axes.plot(np.full(endless, edge), place + offsets[:endless], ">", markersize=4, color=colour)

@@ -119,6 +119,7 @@ def render_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["kept"] = _kept_together
     shown = sorted(drawn, key=lambda d: _worst_dice(evaluation, d.case))[:SHOWN_CASES]
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         evaluation=evaluation,
@@ -138,6 +139,16 @@ def render_report(
         notice=RESEARCH_USE_NOTICE,
         version=__version__,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def _kept_together(value: object) -> str:
+    """A cell whose number and interval are not torn apart; ``(n = ...)`` may go to the next line."""
+    return (
+        str(value)
+        .replace(" [", "\N{NO-BREAK SPACE}[")
+        .replace(", ", ",\N{NO-BREAK SPACE}")
+        .replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
     )
 
 
@@ -185,9 +196,9 @@ def _best_cells(evaluation: Evaluation, table: Table) -> set[tuple[int, int]]:
     for column, (head, _) in enumerate(table.columns[1:], start=1):
         means = [_leading_number(row[column]) for row in table.rows]
         signed = [mean if better.get(head) == "high" else -mean for mean in means]
-        if not np.isnan(signed).all():
-            best = np.nanmax(signed)
-            cells |= {(row, column) for row, value in enumerate(signed) if value == best}
+        finite = [value for value in signed if np.isfinite(value)]
+        if len(set(finite)) > 1:  # where all are alike, none is best
+            cells |= {(row, column) for row, value in enumerate(signed) if value == max(finite)}
     return cells
 
 

@@ -22,7 +22,7 @@ class Rules:
         unit: of Hausdorff distances, ``"mm"`` or ``"voxels"``.
         no_surface: Hausdorff distance where only one mask is empty; see
             :meth:`~Training.evaluation.surface.SurfaceDistances.hausdorff`.
-        epsilon: added to the denominators of overlap measures.
+        epsilon, dice_epsilon: added to the denominators of all overlap measures, and to that of Dice.
         skip_empty_predictions: leave cases without any predicted voxel out of every mean.
         by_slice: overlap measures are of the slices on which the truth shows a lesion, not of whole cases.
         published_interval: the interval of HemSeg's code instead of a percentile bootstrap.
@@ -38,6 +38,7 @@ class Rules:
     unit: str = "mm"
     no_surface: str = "diagonal"
     epsilon: float = 0.0
+    dice_epsilon: float = 0.0
     skip_empty_predictions: bool = False
     by_slice: bool = False
     published_interval: bool = False
@@ -98,7 +99,7 @@ RULES = {
                 _BOOTSTRAP,
             ),
             no_surface="infinite",
-            epsilon=1e-5,
+            dice_epsilon=1e-5,
             tolerances_mm=(0.42,),
         ),
         Rules(
@@ -138,7 +139,7 @@ RULES = {
                 "Distances and volumes are in true mm and mL (the released code used the spacing of another grid).",
                 _BOOTSTRAP,
             ),
-            epsilon=1e-5,
+            dice_epsilon=1e-5,
             skip_empty_predictions=True,
             calibrate_everywhere=True,
         ),
@@ -184,11 +185,11 @@ def metrics(rules: Rules) -> list[Metric]:
         *nsd,
         Metric("volume_error_ml", "Volume error", "mL", "zero", 2),
         Metric("volume_error_abs_ml", "|Volume error|", "mL", "low", 2),
-        Metric("interval_covers", "Interval holds the truth", "", "high"),
+        Metric("interval_covers", "Interval holds truth", "", "high"),
         Metric("ece", "ECE", "", "low", 4),
         Metric("nll", "NLL", "", "low", 4),
         Metric("brier", "Brier", "", "low", 4),
-        Metric("uncertainty_correlation", "Uncertainty-error correlation", "", "high"),
+        Metric("uncertainty_correlation", "Uncertainty-error r", "", "high"),
         Metric("uncertainty_auc", "Uncertainty-error AUC", "", "high"),
         Metric("seconds", "Time", "s", "low", 2),
     ]

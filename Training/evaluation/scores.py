@@ -111,7 +111,7 @@ def _masks_score(case: Case, method: str, mask: np.ndarray, rules: Rules) -> Sco
     distances = surface_distances(mask, case.truth, case.grid, rules.unit)
     surface_shares = normalised_surface_distance(mask, case.truth, case.grid, rules.tolerances_mm)
     values = dict.fromkeys((metric.key for metric in metrics(rules)), math.nan)
-    values |= overlap.measures(rules.epsilon)
+    values |= overlap.measures(rules.epsilon, rules.dice_epsilon)
     values |= {
         f"hd_{rules.unit}": distances.hausdorff(100, rules.no_surface),
         f"hd95_{rules.unit}": distances.hausdorff(95, rules.no_surface),

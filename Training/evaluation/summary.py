@@ -188,7 +188,7 @@ def summarise(method: str, kind: str, group: str, scores: Sequence[Score], rules
 
 def _slice_statistics(scores: Sequence[Score], rules: Rules) -> dict[str, Statistic]:
     """Overlap measures over the lesion slices of all cases."""
-    measures = [overlap.measures(rules.epsilon) for s in scores for overlap in s.slices.values()]
+    measures = [overlap.measures(rules.epsilon, rules.dice_epsilon) for s in scores for overlap in s.slices.values()]
     return {key: Statistic.of([m[key] for m in measures], rules) for key in Overlap(0, 0, 0, 0).measures()}
 
 
