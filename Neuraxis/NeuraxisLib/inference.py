@@ -253,6 +253,10 @@ class Predictor:
         """What is predicted of a batch (n, channels, ...): (n, outputs, ...) float32, the foreground's probability."""
         return foreground(self.run(network, x).float())
 
+    def _probability(self, values: Tensor) -> Tensor:
+        """The probability that goes with what :meth:`_values` gives."""
+        return values
+
     def _probe(self, image: np.ndarray) -> str:
         """The faster precision whose probabilities agree with float32 on this image."""
         try:
@@ -260,7 +264,7 @@ class Predictor:
             rough, rough_s = self._timed(image, "bfloat16", give_up_s=2 * exact_s)
         except (RuntimeError, TypeError):  # no such kernels here; running out of memory is met again, and handled
             return "float32"
-        difference = float((exact - rough).abs().max())
+        difference = float((self._probability(exact) - self._probability(rough)).abs().max())
         if rough_s <= (1 - WORTHWHILE_SAVING) * exact_s and difference <= LARGEST_DIFFERENCE:
             return "bfloat16"
         return "float32"

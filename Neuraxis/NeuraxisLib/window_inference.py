@@ -31,6 +31,9 @@ class WindowPredictor(Predictor):
         """Logits; they become probabilities when all windows have been averaged."""
         return self.run(network, x).float()
 
+    def _probability(self, values: Tensor) -> Tensor:
+        return foreground(values)
+
     def predict(
         self,
         image: np.ndarray,
@@ -63,7 +66,7 @@ class WindowPredictor(Predictor):
         if total is None:
             return np.zeros((1, *image.shape[1:]), np.float32)
         mean = torch.from_numpy(total / np.maximum(times, 1))
-        return foreground(mean[None])[0].numpy() * (times > 0)
+        return self._probability(mean[None])[0].numpy() * (times > 0)
 
 
 def windows_over(mask: np.ndarray, patch: Sequence[int], overlap: float) -> list[Window]:

@@ -116,3 +116,15 @@ def test_the_processor_takes_over_when_not_even_one_window_fits(image, monkeypat
     predictor.device, predictor.batch = "cuda", 4
     np.testing.assert_allclose(predictor.predict(image, windows), expected, atol=1e-6)
     assert predictor.device == "cpu" and "ran out of memory" in predictor.warnings[0]
+
+
+@pytest.mark.parametrize(("logits", "expected"), [((9.0, 9.5), "bfloat16"), ((0.0, 0.5), "float32")])
+def test_precisions_are_compared_by_probabilities(image, monkeypatch, logits, expected) -> None:
+    def timed(self, image, precision, give_up_s=np.inf):
+        rough = precision == "bfloat16"
+        return torch.full((1, 1, 2, 2, 2), logits[rough]), 0.5 if rough else 1.0
+
+    monkeypatch.setattr(WindowPredictor, "_timed", timed)
+    predictor = WindowPredictor(Tiny().eval(), "cpu", "auto")
+    predictor.predict(image, windows_over(whole(image), (41, 37, 19), 0.25))
+    assert predictor.precision == expected
