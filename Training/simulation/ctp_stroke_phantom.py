@@ -18,8 +18,8 @@ from Training.simulation.ctp_phantom import GammaVariate, _add_noise, tissue_cur
 OUTSIDE, GREY, WHITE, CSF, ARTERY, VEIN, BONE, SCALP = range(8)
 #: (CBF mL/100 g/min, CBV mL/100 g, delay s) of grey and white matter: normal, penumbra, core.
 PERFUSION = {
-    GREY: ((55.0, 4.0, 0.0), (18.0, 3.5, 4.0), (5.0, 1.0, 6.0)),
-    WHITE: ((24.0, 2.0, 0.0), (10.0, 1.9, 4.0), (2.5, 0.5, 6.0)),
+    GREY: ((55.0, 4.0, 0.0), (18.0, 3.5, 4.0), (6.0, 1.2, 6.0)),
+    WHITE: ((24.0, 2.0, 0.0), (10.0, 1.9, 4.0), (3.0, 0.6, 6.0)),
 }
 BASELINE_HU = {OUTSIDE: -1000.0, GREY: 37.0, WHITE: 29.0, CSF: 8.0, ARTERY: 40.0, VEIN: 45.0, BONE: 900.0, SCALP: 20.0}
 
@@ -72,7 +72,7 @@ def stroke_phantom(
     """
     rng = np.random.default_rng([seed, 1])
     times_s = np.arange(45) * 1.5 if times_s is None else np.asarray(times_s, float)
-    artery = artery or GammaVariate(t0_s=10.0, peak_hu=300.0)
+    artery = artery or GammaVariate(t0_s=10.0, peak_hu=220.0)
     x, y, z = _coordinates_mm(shape_kji, spacing_mm)
     tissue = _anatomy(x, y, z)
     matter = np.isin(tissue, (GREY, WHITE))

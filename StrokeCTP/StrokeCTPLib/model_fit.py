@@ -1,0 +1,185 @@
+"""Model maps: every tissue curve is compared with a dictionary of modelled ones over mean transit time and delay.
+
+A curve is CBV * rho / kH * (AIF convolved with R / MTT)(t - delay) + constant. Amplitude and constant have a closed
+form, so that the fit is a matrix product and a maximum: the best atom is the one whose projection explains most. As
+smooth curves span few dimensions, curves and atoms are first written in the dictionary's own leading singular vectors.
+There, pooling the likelihood of neighbouring voxels (each with its own amplitude) needs only the local second moments
+of the coefficients: sum_y g(x - y) (d'c(y))^2 = d' [sum_y g(x - y) c(y) c(y)'] d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from StrokeCTPLib.arterial_curve import continuous
+from StrokeCTPLib.concentration import K_H_OVER_DENSITY, time_weights
+
+#: Voxels per chunk; the scores of a chunk against all atoms exist for a moment only.
+CHUNK = 8192
+#: Share of the dictionary's energy that the leading singular vectors may leave out.
+LEFT_OUT = 1e-4
+_FINE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Modelled tissue curves of unit blood volume.
+
+    Attributes:
+        mtt_s: (m,) logarithmic grid. delay_s: (d,) regular grid.
+        atoms: float32 (m * d, r), unit length, in the leading singular vectors. norms: (m * d,) of the curves before.
+        project: float32 (t, r): curves to coefficients, constant removed.
+    """
+
+    mtt_s: np.ndarray
+    delay_s: np.ndarray
+    atoms: torch.Tensor
+    norms: torch.Tensor
+    project: torch.Tensor
+
+
+@dataclass(frozen=True)
+class ModelFit:
+    """Fitted values per voxel: CBV in mL/100 g, MTT and delay in s, and the share of the curve's energy explained."""
+
+    cbv: torch.Tensor
+    mtt_s: torch.Tensor
+    delay_s: torch.Tensor
+    explained: torch.Tensor
+
+
+def residue_integral(shape: str, mtt_s: float, times_s: np.ndarray) -> np.ndarray:
+    """Integral of a residue function from 0 to t in s: "box", "linear", "exponential" or "gamma" (k = 3 transit)."""
+    from scipy.special import gammainc
+
+    t = np.maximum(np.asarray(times_s, float), 0)
+    if shape == "box":
+        return np.minimum(t, mtt_s)
+    if shape == "linear":
+        t = np.minimum(t, 2 * mtt_s)
+        return t - t**2 / (4 * mtt_s)
+    if shape == "exponential":
+        return -mtt_s * np.expm1(-t / mtt_s)
+    if shape == "gamma":
+        return t * (1 - gammainc(3, 3 * t / mtt_s)) + mtt_s * gammainc(4, 3 * t / mtt_s)
+    raise ValueError(f"No residue function is called {shape!r}; choose box, linear, exponential or gamma.")
+
+
+def build_dictionary(
+    artery_hu: np.ndarray,
+    times_s: np.ndarray,
+    shape: str = "gamma",
+    mtt_s: np.ndarray | None = None,
+    delay_s: np.ndarray | None = None,
+) -> Dictionary:
+    """Model curves at the sample times (regular or not) from an arterial curve (t,) in HU above its baseline."""
+    mtt_s = np.geomspace(1.5, 35.0, 32) if mtt_s is None else np.asarray(mtt_s, float)
+    delay_s = np.arange(-2.0, 12.01, 0.5) if delay_s is None else np.asarray(delay_s, float)
+    curves = modelled_curves(artery_hu, times_s, shape, mtt_s, delay_s)
+    return _compressed(curves.reshape(-1, len(times_s)), mtt_s, delay_s)
+
+
+def modelled_curves(
+    artery_hu: np.ndarray, times_s: np.ndarray, shape: str, mtt_s: np.ndarray, delay_s: np.ndarray
+) -> np.ndarray:
+    """Tissue curves (m, d, t) in HU for a CBV of 1 mL/100 g, from an arterial curve (t,) at the same times."""
+    times = np.asarray(times_s, float)
+    fine = np.arange(times[0], times[-1] - min(min(delay_s), 0) + _FINE_S, _FINE_S)
+    length = 2 * len(fine)
+    artery = np.fft.rfft(continuous(artery_hu, times, fine), length)
+    edges = np.concatenate([[0.0], fine - fine[0] + _FINE_S / 2])
+    curves = np.empty((len(mtt_s), len(delay_s), len(times)))
+    for row, mtt in enumerate(mtt_s):
+        weights = np.diff(residue_integral(shape, mtt, edges)) / mtt
+        convolved = np.fft.irfft(artery * np.fft.rfft(weights, length), length)[: len(fine)]
+        curves[row] = np.interp(times - np.asarray(delay_s)[:, None], fine, convolved, left=0.0)
+    return curves / (100 * K_H_OVER_DENSITY)
+
+
+def _compressed(curves: np.ndarray, mtt_s: np.ndarray, delay_s: np.ndarray) -> Dictionary:
+    """Unit atoms without their constant, written in the leading singular vectors of all atoms."""
+    centred = curves - curves.mean(1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1)
+    unit = centred / norms[:, None]
+    _, s, vt = np.linalg.svd(unit, full_matrices=False)
+    rank = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), 1 - LEFT_OUT)) + 1
+    basis = vt[:rank].T
+    basis = basis - basis.mean(0)  # so that a constant in a curve projects to nothing, to the last bit
+    tensors = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (unit @ basis, norms, basis))
+    return Dictionary(mtt_s, delay_s, *tensors)
+
+
+def fit(curves: torch.Tensor, dictionary: Dictionary) -> ModelFit:
+    """Fit curves (n, t), each on its own."""
+    atoms = dictionary.atoms.to(curves).T
+    parts = [
+        _refined(coefficients @ atoms, coefficients, dictionary)
+        for coefficients in (curves @ dictionary.project.to(curves)).split(CHUNK)
+    ]
+    return _joined(parts, curves)
+
+
+def fit_pooled(
+    curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[torch.Tensor], torch.Tensor]
+) -> ModelFit:
+    """Fit curves (n, t) with the likelihood pooled over neighbours, amplitudes being each voxel's own.
+
+    Args:
+        pool: averages features (n, f) over neighbouring voxels (see smoothing.voxel_pool).
+    """
+    coefficients = curves @ dictionary.project.to(curves)
+    rank = coefficients.shape[1]
+    row, column = torch.triu_indices(rank, rank)
+    moments = pool(coefficients[:, row] * coefficients[:, column])
+    twice = torch.where(row == column, 1.0, 2.0).to(curves)
+    atoms = dictionary.atoms.to(curves)
+    pairs = (atoms[:, row] * atoms[:, column] * twice).T.contiguous()
+    parts = [
+        _refined((m @ pairs).clamp(min=0).sqrt(), c, dictionary)
+        for m, c in zip(moments.split(CHUNK), coefficients.split(CHUNK))
+    ]
+    return _joined(parts, curves)
+
+
+def _joined(parts: list[ModelFit], curves: torch.Tensor) -> ModelFit:
+    names = ("cbv", "mtt_s", "delay_s", "explained")
+    if not parts:
+        return ModelFit(*(curves.new_zeros(0) for _ in names))
+    return ModelFit(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def _refined(scores: torch.Tensor, coefficients: torch.Tensor, dictionary: Dictionary) -> ModelFit:
+    """The best atom per voxel, moved between grid points by a parabola through its neighbours' scores."""
+    count = len(dictionary.delay_s)
+    best, at = scores.max(1)
+    row, column = at // count, at % count
+    log_mtt = np.log(dictionary.mtt_s)
+    row_shift = _shift(scores, best, at, row, count, len(log_mtt))
+    column_shift = _shift(scores, best, at, column, 1, count)
+    mtt = torch.exp(log_mtt[0] + (row + row_shift) * float(log_mtt[1] - log_mtt[0])) if len(log_mtt) > 1 else None
+    mtt = torch.full_like(best, float(dictionary.mtt_s[0])) if mtt is None else mtt
+    step = float(dictionary.delay_s[1] - dictionary.delay_s[0]) if count > 1 else 0.0
+    delay = float(dictionary.delay_s[0]) + (column + column_shift) * step
+    own = (coefficients * dictionary.atoms.to(scores)[at]).sum(1).clamp(min=0)
+    energy = coefficients.square().sum(1).clamp(min=1e-20)
+    return ModelFit(own / dictionary.norms.to(scores)[at], mtt, delay, own.square() / energy)
+
+
+def _shift(
+    scores: torch.Tensor, best: torch.Tensor, at: torch.Tensor, place: torch.Tensor, stride: int, size: int
+) -> torch.Tensor:
+    """Offset (-0.5 to 0.5) of a parabola's top along one axis of the grid; 0 at its ends."""
+    inside = (place > 0) & (place < size - 1)
+    around = torch.stack([at - stride, at + stride], 1).clamp(0, scores.shape[1] - 1)
+    below, above = scores.gather(1, around).unbind(1)
+    bend = below - 2 * best + above
+    shift = (below - above) / (2 * bend).clamp(max=-1e-12)
+    return torch.where(inside & (bend < 0), shift.clamp(-0.5, 0.5), torch.zeros_like(shift))
+
+
+def bolus_area(curves: torch.Tensor, times_s: np.ndarray) -> torch.Tensor:
+    """Area under curves (n, t) in HU s by the trapezoid rule at the true times."""
+    return curves @ torch.as_tensor(time_weights(times_s), dtype=curves.dtype, device=curves.device)
