@@ -257,7 +257,7 @@ def test_two_processes_of_torchrun_train_as_one(bank, tmp_path):  # noqa: F811
     ends = []
     for run, starter in (
         ("one", []),
-        ("two", ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]),
+        ("two", ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--"]),
     ):
         folder = tmp_path / run
         shutil.copytree(bank, folder / "bank")

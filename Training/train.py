@@ -26,7 +26,7 @@ for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
 
 from NeuraxisLib import RESEARCH_USE_NOTICE  # noqa: E402
 from NeuraxisLib.errors import InputError, NeuraxisError  # noqa: E402
-from NeuraxisLib.process import usable_cores  # noqa: E402
+from NeuraxisLib.process import keep_freed_memory, usable_cores  # noqa: E402
 from NeuraxisLib.task import Progress  # noqa: E402
 from Training.command import finish, run_command  # noqa: E402
 from Training.progress import ProgressLine  # noqa: E402
@@ -133,6 +133,7 @@ def train(options: argparse.Namespace, recipe: Recipe) -> None:
     from Training.fitting import Fitting
     from Training.logbook import LogBook
 
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     started = start_weights(options.start_from, recipe)
