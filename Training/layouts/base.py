@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import READABLE
+from NeuraxisLib.volume import Volume
+from Training.store import StoredCase
 
 SPLITS = ("train", "val", "test")
 
@@ -48,6 +52,21 @@ class Source:
     files: Mapping[str, Path | tuple[Path, ...]] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+
+    def stored(
+        self,
+        image: Volume,
+        truth: np.ndarray | None,
+        flags: tuple[str, ...] = (),
+        provenance: dict | None = None,
+        warnings: list[str] | None = None,
+    ) -> StoredCase:
+        """The case with its arrays; warnings of reading it go into the provenance."""
+        facts = dict(provenance or {})
+        if warnings:
+            facts["warnings"] = [*facts.get("warnings", []), *warnings]
+        names = (self.id, self.patient, self.group, self.split)
+        return StoredCase(*names, image, truth, flags=(*self.flags, *flags), provenance=facts)
 
     def paths(self) -> list[Path]:
         """All files of the case."""
