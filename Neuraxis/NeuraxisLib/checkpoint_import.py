@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
+from NeuraxisLib.checkpoint_tensorflow import MAGIC, data_files, read_tensorflow
 from NeuraxisLib.errors import InputError, ModelError, OutputError
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.models import SUFFIX, write_model
@@ -22,10 +23,8 @@ from NeuraxisLib.task import TASKS, Task, get_task
 if TYPE_CHECKING:
     from torch import nn
 
-PYTORCH, KERAS = "PyTorch checkpoint", "Keras HDF5 file"
+PYTORCH, KERAS, TENSORFLOW = "PyTorch checkpoint", "Keras HDF5 file", "TensorFlow checkpoint"
 _HDF5, _ZIP, _PICKLE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80"
-#: Last bytes of the index of a TensorFlow checkpoint (a LevelDB table).
-_TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,8 @@ def import_checkpoint(
     """Write the model file ``output`` from the original checkpoint ``source``; the header that was written.
 
     Args:
-        source: a PyTorch file or Keras weights in HDF5; nothing in it is executed.
+        source: a PyTorch file, Keras weights in HDF5, or the index of a TensorFlow checkpoint; nothing in it is
+            executed.
         output: must end in .safetensors and not exist yet.
         architecture: a network of some task's table of originals.
         arguments: of that network, where they are not the published ones.
@@ -134,7 +134,7 @@ def find_original(architecture: str) -> tuple[Task, Original]:
 
 
 def kind_of_file(path: Path) -> str:
-    """:data:`PYTORCH` or :data:`KERAS`, by the first bytes of a file.
+    """:data:`PYTORCH`, :data:`KERAS` or :data:`TENSORFLOW` (its index), by the first or last bytes of a file.
 
     Raises:
         ModelError: cannot be opened, or another kind of file (named where it is one that people have).
@@ -152,14 +152,13 @@ def kind_of_file(path: Path) -> str:
         return KERAS
     if first.startswith((_ZIP, _PICKLE)):
         return PYTORCH
-    if last == _TENSORFLOW_INDEX or ".data-0" in path.name:
-        raise ModelError(
-            f"'{path.name}' belongs to a TensorFlow checkpoint; restore it with the original code and save the network "
-            "with model.save_weights('NAME.h5')."
-        )
+    if last == MAGIC:
+        return TENSORFLOW
+    if ".data-0" in path.name:
+        raise ModelError(f"'{path.name}' is the data of a TensorFlow checkpoint; choose its '.index' instead.")
     raise ModelError(
-        f"'{path.name}' is neither a PyTorch checkpoint nor Keras weights in HDF5; choose the file that the original "
-        "code saved."
+        f"'{path.name}' is no PyTorch checkpoint, Keras weights in HDF5 or index of a TensorFlow checkpoint; choose "
+        "the file that the original code saved."
     )
 
 
@@ -207,6 +206,8 @@ def _placed(source: Path, kind: str, original: Original, network: nn.Module) -> 
         from NeuraxisLib.checkpoint_keras import read_keras
 
         return place_keras(read_keras(source), network, original.keras_module)
+    if kind == TENSORFLOW:
+        return place_keras(read_tensorflow(source), network, original.keras_module)
     from NeuraxisLib.checkpoint_torch import read_torch
 
     return place_torch(read_torch(source), original.torch_names)
@@ -229,11 +230,15 @@ def _header(task: Task, original: Original, card: Card, output: Path) -> dict:
 
 
 def _provenance(source: Path, kind: str, original: Original) -> dict:
-    """Where the weights came from; no path and no file name, which may tell of a patient or a person."""
+    """Where the weights came from; no path and no file name, which may tell of a patient or a person.
+
+    The hash is of the file; of a TensorFlow checkpoint, of its index and then its data.
+    """
     digest = hashlib.sha256()
-    with open(source, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for path in [source, *(data_files(source) if kind == TENSORFLOW else [])]:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return {
         "imported_from": kind,
         "original": original.source,

@@ -32,6 +32,10 @@ _AUTOMATIC = re.compile(r"(?:conv\dd(?:_transpose)?|batch_normalization(?:_v\d)?
 _NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
+#: Short names of the arrays of the kinds above.
+WEIGHTS = ("kernel", "recurrent_kernel", "bias", *_NORM_NAMES)
+
+
 @dataclass(frozen=True)
 class KerasLayer:
     """A layer that has weights.

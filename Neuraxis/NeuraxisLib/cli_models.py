@@ -39,7 +39,11 @@ def show_models(
 def import_model(
     file: Annotated[
         Path,
-        typer.Argument(help="PyTorch checkpoint, or Keras weights in HDF5.", metavar="FILE", show_default=False),
+        typer.Argument(
+            help="PyTorch checkpoint, Keras HDF5 file, or index of a TensorFlow checkpoint.",
+            metavar="FILE",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path, typer.Argument(help="Model file to write, .safetensors.", metavar="OUTPUT", show_default=False)
