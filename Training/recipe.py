@@ -41,6 +41,7 @@ class Recipe:
     def __post_init__(self) -> None:
         data = deepcopy(self.data)
         data.setdefault("preset", "paper")
+        data.setdefault("uncertainty", "entropy")
         for section, values in DEFAULTS.items():
             if isinstance(data.setdefault(section, {}), dict):
                 data[section] = {**deepcopy(values), **data[section]}

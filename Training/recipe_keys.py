@@ -6,13 +6,14 @@ import math
 from typing import Any
 
 from NeuraxisLib.task import TASKS
+from NeuraxisLib.uncertainty_methods import METHODS
 
 Kinds = type | tuple[type, ...]
 NUMBER = (int, float)
 
 #: Section -> key -> type of its value. Every key is required, but those of :data:`DEFAULTS`.
 SECTIONS: dict[str, dict[str, Kinds]] = {
-    "": {"task": str, "name": str, "title": str, "preset": str},
+    "": {"task": str, "name": str, "title": str, "preset": str, "uncertainty": str},
     "architecture": {"name": str, "arguments": dict},
     "preprocessing": {"size": int, "margin": NUMBER, "slab_mm": NUMBER, "channels": list,
                       "normalisation": str, "brain_only": bool},
@@ -53,6 +54,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": tuple(TASKS),
     "preset": ("paper", "sane"),
+    "uncertainty": tuple(name for name in METHODS if name != "ensemble"),
     "preprocessing.kind": ("slices", "volume"),
     "preprocessing.normalisation": ("window", "zscore"),
     "sampling.augmentation": ("head", "none", "hemseg", "slex", "standard"),
@@ -66,7 +68,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 #: Keys that may be missing and stay so: the preprocessing or the loss fills in its own default.
 OPTIONAL = (
-    "preset", "preprocessing.normalisation", "preprocessing.brain_only", "preprocessing.padding_hu",
+    "preset", "uncertainty", "preprocessing.normalisation", "preprocessing.brain_only", "preprocessing.padding_hu",
     "preprocessing.overlap", "fitting.class_weights", "fitting.smooth",
 )  # fmt: skip
 #: Input channels of the networks that do not take one where ``in_channels`` is not given.

@@ -192,7 +192,7 @@ def write(
         "labels": {"1": "Hemorrhage"},
         "threshold": threshold,
         "min_component_ml": 0.1,
-        "uncertainty": {"kind": "entropy"},
+        "uncertainty": {"kind": recipe["uncertainty"]},
         "training": training,
         "licence": "Apache-2.0",
         "notice": _notice(data),
