@@ -123,6 +123,6 @@ def test_a_checkpoint_becomes_a_model_file(index, tmp_path, monkeypatch):
         found = network(torch.ones(1, 1, 3, 3))[0, 0, 2:4, 2:4].numpy()  # of the pixel in the middle
     first = np.array([72.0 + 100, 81 + 101])  # sums of the even and of the odd numbers up to 17, and the biases
     norm = (first - [400, 401]) / np.sqrt(np.array([500, 501]) + 1e-3) * [200, 201] + [300, 301]
-    both_paths = norm + [600 + 700, 601 + 701]
+    both_paths = np.add(norm, [600 + 700, 601 + 701])
     kernel = 800 + np.arange(8.0).reshape(2, 2, 1, 2)
     np.testing.assert_allclose(found, kernel[:, :, 0] @ both_paths + 900, rtol=1e-5)
