@@ -22,6 +22,8 @@ K_H_OVER_DENSITY = K_H / DENSITY_G_ML
 LEAST_BASELINE_FRAMES, LEAST_RISE_HU = 3, 2.0
 #: Relative spread of frame gaps up to which frames count as equally spaced.
 REGULAR_TOLERANCE = 0.1
+#: Frames further apart than this are not joined by splines, which would swing between them.
+LONGEST_GAP_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     quiet = np.flatnonzero(curve[: peak + 1] - start <= max(3 * noise, 0.05 * rise))
     frame = int(quiet[-1]) + 1 if len(quiet) else 1
     frame = min(max(frame, 1), peak) or 1
-    frames = list(range(frame))
-    if len(frames) > 3 and abs(curve[0] - np.median(curve[1:frame])) > max(5 * noise, 1.0):
+    frames = list(range(frame - 1 if frame > LEAST_BASELINE_FRAMES + 1 else frame))  # arteries fill a little earlier
+    if len(frames) > 3 and abs(curve[0] - np.median(curve[frames[1:]])) > max(5 * noise, 1.0):
         frames = frames[1:]
     return Arrival(frame, float(times[frame]), tuple(frames), rise, noise)
 
@@ -90,18 +92,48 @@ def is_regular(times_s: np.ndarray) -> bool:
     return bool(np.ptp(gaps) <= REGULAR_TOLERANCE * gaps.mean())
 
 
-def to_regular(curves: torch.Tensor, times_s: np.ndarray, step_s: float = 1.0) -> tuple[torch.Tensor, np.ndarray]:
-    """Curves (n, t) and times on a regular grid; as they are where the times are regular already.
+def regular_times(times_s: np.ndarray, step_s: float = 1.0) -> np.ndarray:
+    """The regular grid for frame times (t,), or (t, k) where slices have their own: their mean, made regular.
 
-    Irregular times go to steps of ``step_s`` by linear interpolation, which is one matrix product and never overshoots
-    across a gap.
+    Equally spaced frames keep their spacing, others go to steps of ``step_s``.
+
+    Raises:
+        InputError: times that do not ascend.
     """
     times = np.asarray(times_s, float)
-    if is_regular(times):
-        return curves, times[0] + np.arange(len(times)) * float(np.diff(times).mean())
-    regular = np.arange(times[0], times[-1] + 1e-6, step_s)
-    weights = np.stack([np.interp(regular, times, unit) for unit in np.eye(len(times))])
-    return curves @ torch.as_tensor(weights, dtype=curves.dtype, device=curves.device), regular
+    if not (np.diff(times, axis=0) > 0).all():
+        raise InputError("The frame times do not ascend; sort the frames or give the true times.")
+    mean = times.reshape(len(times), -1).mean(1)
+    if is_regular(mean):
+        return mean[0] + np.arange(len(mean)) * float(np.diff(mean).mean())
+    return np.arange(mean[0], mean[-1] + 1e-6, step_s)
+
+
+def resampling_matrix(times_s: np.ndarray, regular_s: np.ndarray) -> np.ndarray:
+    """(regular, t) weights from frame times (t,) to others: cubic splines, or lines where frames are over 4 s apart.
+
+    Beyond the first and last frame the curve stays as it is there.
+    """
+    from scipy.interpolate import CubicSpline
+
+    times = np.asarray(times_s, float)
+    at = np.clip(regular_s, times[0], times[-1])
+    if np.diff(times).max() <= LONGEST_GAP_S and len(times) > 3:
+        return CubicSpline(times, np.eye(len(times)), bc_type="natural")(at)
+    return np.stack([np.interp(at, times, unit) for unit in np.eye(len(times))], 1)
+
+
+def to_regular(frames: torch.Tensor, times_s: np.ndarray, regular_s: np.ndarray) -> torch.Tensor:
+    """Frames (t, k, j, i) at ``times_s`` (t,) or (t, k) brought to regular times; unchanged where they are these."""
+    times = np.asarray(times_s, float)
+    times = np.repeat(times[:, None], frames.shape[1], 1) if times.ndim == 1 else times
+    if len(regular_s) == len(times) and np.abs(times - regular_s[:, None]).max() < 0.02 * np.diff(regular_s).mean():
+        return frames
+    slices = [
+        torch.tensordot(torch.as_tensor(resampling_matrix(t, regular_s)).to(part), part, 1)
+        for t, part in zip(times.T, frames.unbind(1))
+    ]
+    return torch.stack(slices, 1)
 
 
 def time_weights(times_s: np.ndarray) -> np.ndarray:

@@ -117,7 +117,8 @@ def _anatomy(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         tissue[_ellipsoid(x, y, z, (side * 9, -2, 8), (6, 27, 13)) < 1] = CSF
         tissue[(abs(x - side * 30) < 1.7) & (abs(y + 14) < 1.7) & (abs(z + 20) < 8)] = ARTERY
         tissue[(abs(x - side * 3) < 1.7) & (abs(y + 40) < 1.7) & (abs(z + 14) < 14)] = ARTERY
-    tissue[(abs(x) < 3.2) & (abs(y - 80) < 3.2) & (abs(z) < 34)] = VEIN
+    within_skull = _ellipsoid(x, y, z, (0, 0, -8), (68, 84, 64))
+    tissue[(abs(x) < 3.2) & (y > 0) & (within_skull < 1) & (within_skull > 0.92) & (abs(z) < 34)] = VEIN
     return tissue
 
 
