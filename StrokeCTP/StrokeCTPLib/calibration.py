@@ -34,7 +34,8 @@ class Calibration:
         rcbf: its threshold, as a share of the contralateral flow in the same map.
         plain_rcbf: the threshold of the standard engine that it stands for.
         noise_hu: SD of the smoothed tissue curves. separation: of flows APART, in SD.
-        line_delay_s: delay in the model maps that tissue on the line of Tmax in the bSVD maps has.
+        tmax_s: what tissue on the line of Tmax of the standard engine has in the map of this cut.
+        line_delay_s: delay in the model maps that such tissue has.
     """
 
     cut: float
@@ -42,6 +43,7 @@ class Calibration:
     plain_rcbf: float
     noise_hu: float
     separation: float
+    tmax_s: float
     line_delay_s: float
 
 
@@ -68,14 +70,8 @@ def calibrate(
         reference_cbf: contralateral flow in the standard bSVD map, which says how strong normal tissue's curves are.
         plain_rcbf, tmax_s: thresholds of the standard engine to stand for.
     """
-    times = np.arange(len(artery)) * step_s
-    rng = np.random.default_rng(seed)
-    curves = modelled_curves(
-        artery, times, "gamma", np.array([NORMAL_MTT_S, ISCHAEMIC_MTT_S]), np.array([0.0, ISCHAEMIC_DELAY_S])
-    )
-    per_flow = curves * (np.array([NORMAL_MTT_S, ISCHAEMIC_MTT_S]) / 60)[:, None, None]
-    normal, slow = per_flow[0, 0], per_flow[1, 1]  # of flow 1 mL/100 g/min
-    noise = rng.standard_normal((_SAMPLES, len(artery))) * noise_hu
+    normal, slow = _unit_tissue(artery, step_s)
+    noise = np.random.default_rng(seed).standard_normal((_SAMPLES, len(artery))) * noise_hu
     standard = circulant_operator(artery, step_s, BSVD_CUT)
     flow = reference_cbf / _height(normal[None], standard)
     flow *= reference_cbf / _height(flow * normal + noise, standard)  # noise lifts normal tissue too
@@ -84,12 +80,21 @@ def calibrate(
     for cut in CUTS:
         operator = circulant_operator(artery, step_s, cut, oversampling=2)
         low, high = (_heights(share * line * slow + noise, operator) for share in APART)
-        separation = (high.mean() - low.mean()) / np.sqrt((high.var() + low.var()) / 2 + 1e-12)
+        separation = float((high.mean() - low.mean()) / np.sqrt((high.var() + low.var()) / 2 + 1e-12))
         if best is None or separation > 1.03 * best[0]:  # rather the milder cut, unless the stronger gains
-            share = _height(line * slow + noise, operator) / _height(flow * normal + noise, operator)
-            best = (separation, cut, share)
-    lag = float(find_peaks(_tensor(slow[None]), standard).lag_s[0]) - ISCHAEMIC_DELAY_S
-    return Calibration(best[1], float(best[2]), plain_rcbf, noise_hu, float(best[0]), tmax_s - lag)
+            best = (separation, cut, operator)
+    separation, cut, operator = best
+    share = _height(line * slow + noise, operator) / _height(flow * normal + noise, operator)
+    lag, lag_standard = (float(find_peaks(_tensor(slow[None]), o).lag_s[0]) for o in (operator, standard))
+    delay_s = ISCHAEMIC_DELAY_S + tmax_s - lag_standard
+    return Calibration(cut, share, plain_rcbf, noise_hu, separation, tmax_s + lag - lag_standard, delay_s)
+
+
+def _unit_tissue(artery: np.ndarray, step_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Curves (t,) of normal and of slow, late tissue with a flow of 1 mL/100 g/min."""
+    mtt, delay = np.array([NORMAL_MTT_S, ISCHAEMIC_MTT_S]), np.array([0.0, ISCHAEMIC_DELAY_S])
+    curves = modelled_curves(artery, np.arange(len(artery)) * step_s, "gamma", mtt, delay)
+    return curves[0, 0] * NORMAL_MTT_S / 60, curves[1, 1] * ISCHAEMIC_MTT_S / 60
 
 
 def _tensor(curves: np.ndarray) -> torch.Tensor:
