@@ -10,6 +10,7 @@ in :data:`CLASSICAL`. The pipeline does the rest alike for all: searched space, 
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -245,9 +246,26 @@ class NetworkFinder:
 
         options = self._options
         kind = self._kind(view)
-        return predictor_for(
+        predictor = predictor_for(
             self._model, NETWORKS, options.device, options.precision, options.legacy_batch_statistics, kind
         )
+        if view.count:
+            self._check_fit(view.images(np.array([0])).shape)
+        return predictor
+
+    def _check_fit(self, shape: tuple[int, ...]) -> None:
+        """ModelError if the network takes other images than the (1, channels, ...) that the preprocessing makes."""
+        architecture = self._model.header["architecture"]
+        module, attribute = NETWORKS[architecture["name"]].split(":")
+        parameters = inspect.signature(getattr(import_module(module), attribute)).parameters
+        taken = {name: parameter.default for name, parameter in parameters.items()} | architecture["arguments"]
+        for name, what, made in (("in_channels", "channels", shape[1]), ("img_size", "windows of", list(shape[2:]))):
+            wanted = list(taken[name]) if isinstance(taken.get(name), (list, tuple)) else taken.get(name, made)
+            if wanted != made:
+                raise ModelError(
+                    f"The network of the model '{self._model.name}' takes {what} {wanted}, but its preprocessing makes "
+                    f"{made}; install it again."
+                )
 
     def _kind(self, view: View) -> type[Predictor]:
         if isinstance(view, VolumeView):

@@ -11,6 +11,7 @@ from pipeline_phantom import head, header
 
 from HemorrhageSegLib.networks import NETWORKS
 from HemorrhageSegLib.task import TASK, HemorrhageOptions
+from NeuraxisLib.errors import ModelError
 from NeuraxisLib.inference import build_network
 from NeuraxisLib.models import load_model, write_model
 from NeuraxisLib.task import Progress
@@ -33,6 +34,7 @@ VOLUMES = {
     "UNETR": {"base": 4, "img_size": [32, 32, 16], "hidden_size": 24, "mlp_dim": 32, "num_heads": 2},
     "SwinUNETR": {"base": 12, "num_heads": [1, 2, 2, 2]},
 }
+BRAIN_WINDOW = {"offset": 0, "low_hu": 0.0, "high_hu": 80.0}
 WINDOWS = {
     "kind": "volume",
     "spacing_mm": [5.0, 5.0, 6.0],
@@ -91,3 +93,26 @@ def test_a_network_runs_from_its_file(name: str, scan: Volume, tmp_path: Path) -
     assert np.isfinite(found).all() and np.ptp(found) > 0
     assert result.labels.array.shape == scan.array.shape
     assert result.provenance["grid"].get("windows", 1) >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "named"),
+    [
+        ("UNet2D", {"channels": [BRAIN_WINDOW, BRAIN_WINDOW]}, "channels 1.*makes 2"),
+        ("SLEXNet", {"channels": [BRAIN_WINDOW]}, "channels 3.*makes 1"),
+        ("UNETR", {"patch": [64, 32, 16]}, r"windows of \[32, 32, 16\].*makes \[64, 32, 16\]"),
+    ],
+)
+def test_a_network_that_takes_other_images_is_refused(name, change, named, scan, tmp_path) -> None:
+    from importlib import import_module
+
+    if name in VOLUMES:
+        pytest.importorskip("monai")
+    arguments = VOLUMES[name] if name in VOLUMES else SLICES[name][0]
+    module, attribute = NETWORKS[name].split(":")
+    network = getattr(import_module(module), attribute)(**arguments)
+    changes = {"architecture": {"name": name, "arguments": arguments}}
+    path = tmp_path / "model.safetensors"
+    write_model(path, network.state_dict(), header(**changes, preprocessing={**preprocessing(name), **change}))
+    with pytest.raises(ModelError, match=named):
+        TASK.run({"ct": scan}, load_model(path), HemorrhageOptions(device="cpu"), Progress())
