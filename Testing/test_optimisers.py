@@ -48,7 +48,7 @@ def test_the_papers_numbers_arrive(paper):
 def test_the_default_is_adamw_as_before():
     made = optimiser_of(nn.Linear(2, 1).parameters(), {"learning_rate": 1e-3, "weight_decay": 1e-4})
     same = torch.optim.AdamW(nn.Linear(2, 1).parameters(), lr=1e-3, weight_decay=1e-4)
-    assert type(made) is torch.optim.AdamW and made.defaults == same.defaults
+    assert type(made) is torch.optim.AdamW and {**made.defaults, "fused": None} == same.defaults
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
