@@ -1,6 +1,7 @@
 # Neuraxis from a terminal (Linux, macOS). The first call makes a virtual environment in .venv; later calls reuse it.
 #
 #   make demo         segment the bundled real head CT, print the headline numbers and where to look
+#   make train-demo   simulate heads, train three networks for minutes, compare them with the classical methods
 #   make test         run all tests
 #   make lint         check style
 #   make benchmark    time and memory beside a named peer, in the same run
@@ -19,15 +20,19 @@ TEST_ARGS ?=
 BIN := $(VENV)/bin
 DEMO_SCAN := HemorrhageSeg/HemorrhageSegLib/Resources/SampleData/head_ct_hemorrhage.nrrd
 DEMO_OUTPUT ?= demo-output
+TRAIN_DEMO_OUTPUT ?= train-demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint benchmark screenshots clean
+.PHONY: help demo train-demo test lint benchmark screenshots clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.ready
 	$(BIN)/neuraxis hemorrhage $(DEMO_SCAN) $(DEMO_OUTPUT)
+
+train-demo: $(VENV)/.ready-test
+	$(BIN)/python Training/demo.py $(TRAIN_DEMO_OUTPUT)
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest $(TEST_ARGS)
@@ -42,7 +47,7 @@ screenshots: $(VENV)/.ready-test
 	$(BIN)/python Testing/screenshots.py
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUTPUT)
+	rm -rf $(VENV) $(DEMO_OUTPUT) $(TRAIN_DEMO_OUTPUT)
 
 # A stamp stands for a finished installation; it is made again when a file that decides the packages changes.
 $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
