@@ -287,13 +287,16 @@ def two_dimensional(name: str, path: Path) -> dict:
     if name in KERAS_ORIGINALS:
         keras_file(name, path)
         return KERAS_ORIGINALS[name][1]
-    backbone = slex.unet_state(1, 4, 1)
-    whole = {**slex.under("backbone", backbone), **slex.under("SMM", slex.unet_state(3, 4, 2))}
+    backbone = slex.unet_state(1, 2, 1)
+    whole = {**slex.under("backbone", backbone), **slex.under("SMM", slex.unet_state(3, 2, 2))}
     save(path, backbone if name == "UNet2D" else whole)
-    return {"base": 4}
+    return {"base": 2}
 
 
-@pytest.mark.parametrize("name", ["UNet2D", "SLEXNet", "SLEXNetMultiSlice", "BCDUNet", "MCGUNet"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("SLEXNetMultiSlice", "BCDUNet")]
+
+
+@pytest.mark.parametrize("name", ["UNet2D", "SLEXNet", "MCGUNet", *SLOW])
 def test_an_imported_model_runs_at_once(tmp_path, scan, name):
     arguments = two_dimensional(name, tmp_path / "a.bin")
     import_checkpoint(tmp_path / "a.bin", tmp_path / "mine.safetensors", name, arguments)
