@@ -143,7 +143,8 @@ def _work(options: argparse.Namespace) -> int:
         own = [*found.findings, *(finding for part in parts for finding in part.findings)]
         infos = _infos(parts, sources, own if options.skip_faulty else [])
         findings = [*own, *check_set(infos, options.allow_leaks)]
-        left_out = sorted({source.id for source in sources} - {info.id for info in infos})
+        named = {name for finding in own if finding.fault for name in finding.cases}
+        left_out = sorted(named.union(source.id for source in sources) - {info.id for info in infos})
         status = _judge(findings, own, len(infos), options)
         if options.report:
             _report(options.report, findings, infos, left_out, status)
