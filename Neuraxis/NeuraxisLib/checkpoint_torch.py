@@ -7,6 +7,7 @@ for anything but tensors and plain containers is refused.
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,9 @@ def read_torch(path: Path) -> dict[str, Tensor]:
         )
     _check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols and old classes: nothing a reader could do about
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if type(error).__name__ == "UnpicklingError":  # told by its name: nothing here may import a pickle reader
             raise _refused(path, error) from None
@@ -57,13 +60,11 @@ def read_torch(path: Path) -> dict[str, Tensor]:
 
 def _check_archive(path: Path) -> None:
     """ModelError for a zip archive that unpacks to more than any checkpoint, or that is TorchScript."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        return  # torch's own reader says whether it is damaged
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return  # an older form, or damaged, which torch's own reader finds out
     if sum(member.file_size for member in members) > MAX_FILE_BYTES:
         raise ModelError(f"The checkpoint '{path.name}' unpacks to more than 8 GiB; choose another.")
     if any("/code/" in f"/{member.filename}" for member in members):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import zipfile
@@ -110,6 +111,34 @@ def test_a_file_cut_short_is_refused(tmp_path, legacy, share):
         ModelError, match="'a.pth' (is damaged or was cut short|is no pickle of tensors or was damaged)"
     ):
         read_torch(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_damaged_file_is_read_or_refused_but_never_a_crash(tmp_path, legacy):
+    torch.save(STATE, tmp_path / "whole.pth", _use_new_zipfile_serialization=not legacy)
+    content, rng, refused = (tmp_path / "whole.pth").read_bytes(), np.random.default_rng(0), 0
+    for _ in range(300):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[rng.integers(len(content), size=3)] = rng.integers(256, size=3)
+        (tmp_path / "a.pth").write_bytes(damaged.tobytes())
+        try:
+            read_torch(tmp_path / "a.pth")
+        except ModelError:
+            refused += 1
+    assert refused > 100
+
+
+def test_an_archive_of_several_disks_is_no_crash(tmp_path):
+    """Python's zipfile speaks of those with an error of its own."""
+    torch.save(STATE, tmp_path / "a.pth")
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    locator = content.rindex(b"PK\x06\x07")
+    content[locator + 16 : locator + 20] = (2).to_bytes(4, "little")
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(zipfile.BadZipFile):
+        zipfile.ZipFile(tmp_path / "a.pth")
+    with contextlib.suppress(ModelError):
+        assert same(read_torch(tmp_path / "a.pth"))
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, [torch.ones(2)], torch.ones(2), {"state_dict": {"epoch": 3}}, {}])
