@@ -7,7 +7,7 @@ import struct
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -75,6 +75,7 @@ class SliceHeader:
     frame: int = 0
     frames: int = 1
     plain_frames: bool = False  # several frames that do not say where they lie
+    facts: dict[str, str] = field(default_factory=dict, compare=False)  # what else the scan was asked for
 
     @property
     def name(self) -> str:
@@ -100,8 +101,13 @@ class Scan:
     damaged: list[Path]
 
 
-def scan_folder(folder: Path, progress: Progress) -> Scan:
+def scan_folder(folder: Path, progress: Progress, keywords: tuple[str, ...] = ()) -> Scan:
     """Read the headers of every DICOM image under a folder.
+
+    Args:
+        folder: searched with its subfolders.
+        progress: told how far reading is; may cancel.
+        keywords: attributes to keep as text in ``SliceHeader.facts``, where an image (or a frame) has a value.
 
     Raises:
         InputError: no DICOM images there, not even damaged ones, or files that may not be read.
@@ -113,7 +119,7 @@ def scan_folder(folder: Path, progress: Progress) -> Scan:
             if index % 16 == 0:
                 progress(index / len(paths), "Reading DICOM headers")
             try:
-                scan.headers.extend(_read_file(path, scan.skipped))
+                scan.headers.extend(_read_file(path, scan.skipped, keywords))
             except _NotDicom:
                 foreign.append(path)
             except PermissionError as error:
@@ -184,7 +190,7 @@ def _looks_like_dicom(start: bytes) -> bool:
     return group in (0x0002, 0x0008) and element <= 0x0018 and (explicit or length <= 256)
 
 
-def _read_file(path: Path, skipped: Counter) -> list[SliceHeader]:
+def _read_file(path: Path, skipped: Counter, keywords: tuple[str, ...]) -> list[SliceHeader]:
     """The headers of the file's images; a file that holds no image is counted and gives none."""
     with open(path, "rb") as file:
         start = file.read(132)
@@ -211,14 +217,16 @@ def _read_file(path: Path, skipped: Counter) -> list[SliceHeader]:
     group = struct.unpack("<H", tag[:2])[0] if len(tag) == 4 else 0
     if syntax != DeflatedExplicitVRLittleEndian and _PIXEL_GROUP not in (group, _swapped(group)):
         raise ValueError("cut off before the pixels")
-    return _headers(dataset, path, syntax, offset, size)
+    return _headers(dataset, path, syntax, offset, size, keywords)
 
 
 def _swapped(value: int) -> int:
     return (value & 0xFF) << 8 | value >> 8
 
 
-def _headers(dataset: Dataset, path: Path, syntax: str, offset: int, size: int) -> list[SliceHeader]:
+def _headers(
+    dataset: Dataset, path: Path, syntax: str, offset: int, size: int, keywords: tuple[str, ...]
+) -> list[SliceHeader]:
     common = {
         "path": path,
         "series_uid": str(dataset.SeriesInstanceUID),
@@ -245,11 +253,15 @@ def _headers(dataset: Dataset, path: Path, syntax: str, offset: int, size: int) 
     frames = int(dataset.get("NumberOfFrames") or 1)
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
     if not groups:
-        return [SliceHeader(**common, **_place([dataset]), plain_frames=frames > 1)]
+        own = {**_place([dataset]), "facts": _facts([dataset], keywords)}
+        return [SliceHeader(**common, **own, plain_frames=frames > 1)]
     if len(groups) != frames:
         raise ValueError("frame count and frame descriptions differ")
     sources = _frame_sources(dataset)
-    return [SliceHeader(**common, **_place(one), frame=frame, frames=frames) for frame, one in enumerate(sources)]
+    return [
+        SliceHeader(**common, **_place(one), frame=frame, frames=frames, facts=_facts(one, keywords))
+        for frame, one in enumerate(sources)
+    ]
 
 
 def _frame_sources(dataset: Dataset) -> list[list[Dataset]]:
@@ -268,7 +280,7 @@ def read_phase(header: SliceHeader) -> dict[str, str]:
         dataset = pydicom.dcmread(header.path, stop_before_pixels=True, force=True)
         enhanced = "PerFrameFunctionalGroupsSequence" in dataset
         sources = _frame_sources(dataset)[header.frame] if enhanced else [dataset]
-        return {word: str(value) for word in _PHASE_KEYWORDS if (value := _first(sources, word)) not in (None, "")}
+        return _facts(sources, _PHASE_KEYWORDS)
 
 
 def _macros(group: Dataset) -> list[Dataset]:
@@ -291,6 +303,10 @@ def _place(sources: list[Dataset]) -> dict[str, Any]:
         "slope": _number(sources, "RescaleSlope"),
         "intercept": _number(sources, "RescaleIntercept"),
     }
+
+
+def _facts(sources: list[Dataset], keywords: tuple[str, ...]) -> dict[str, str]:
+    return {word: str(value) for word in keywords if (value := _first(sources, word)) not in (None, "")}
 
 
 def _first(sources: list[Dataset], keyword: str) -> Any:

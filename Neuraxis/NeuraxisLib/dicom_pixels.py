@@ -36,10 +36,14 @@ _PLAUSIBLE_AIR_FRACTION = 0.001
 _AIR_BELOW_HU = -200
 
 
-def read_pixels(headers: list[SliceHeader], progress: Progress, name: str) -> tuple[np.ndarray, list[str]]:
+def read_pixels(
+    headers: list[SliceHeader], progress: Progress, name: str, mixed_scaling: bool = False
+) -> tuple[np.ndarray, list[str]]:
     """The values of the slices in the order given, shape (k, j, i), and sentences to tell the user.
 
     CT comes in HU, as int16 unless its scaling has fractions; other modalities as stored, scaled if the file says.
+    A few slices scaled unlike the rest are refused as damaged, unless ``mixed_scaling`` (for callers that can compare
+    them with other images of the same place).
 
     Raises:
         InputError: a file is cut short or cannot be decoded; colour or screenshot pixels; values that are not HU.
@@ -57,6 +61,7 @@ def read_pixels(headers: list[SliceHeader], progress: Progress, name: str) -> tu
         read_stored(header, array[k])
     _decode_file.cache_clear()
     if first.modality == "CT":
+        _check_scaling(headers, name, mixed_scaling)
         array = _to_hu(array, headers, scaling, whole, name, notes)
     elif not whole:
         array = _scaled(array, scaling)
@@ -213,10 +218,12 @@ def _scaling(headers: list[SliceHeader]) -> list[tuple[float, float]]:
     return [(1.0 if h.slope is None else h.slope, 0.0 if h.intercept is None else h.intercept) for h in headers]
 
 
-def _check_scaling(headers: list[SliceHeader], name: str) -> None:
+def _check_scaling(headers: list[SliceHeader], name: str, mixed: bool) -> None:
     """A few slices scaled unlike all others are damaged headers; scanners scale all alike or each its own way."""
     if any(header.slope == 0 for header in headers):
         raise InputError(f"{name} has a rescale slope of zero; export the series again.")
+    if mixed:
+        return
     scaling = Counter((header.slope, header.intercept, header.bits_stored) for header in headers)
     usual, count = scaling.most_common(1)[0]
     odd = [header for header in headers if (header.slope, header.intercept, header.bits_stored) != usual]
@@ -230,7 +237,6 @@ def _scaled(array: np.ndarray, scaling: list[tuple[float, float]]) -> np.ndarray
 
 
 def _to_hu(array, headers, scaling, whole: bool, name: str, notes: list[str]) -> np.ndarray:
-    _check_scaling(headers, name)
     if any(header.intercept is None for header in headers) and not _is_plainly_hu(array):
         raise InputError(f"{name} does not say how its values become HU (no rescale intercept); export it again.")
     padded = 0
