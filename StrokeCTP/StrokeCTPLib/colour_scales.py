@@ -1,0 +1,89 @@
+"""The colour scales in which perfusion maps are usually shown, and maps written in them with a colour bar.
+
+"flow" for CBF and CBV and "time" for everything in seconds are measured on published figures of the Stavanger data
+(stroke and disc specification 1.7). "jet" is the common rainbow that other vendors take for all maps; its colour
+changes at the same pace everywhere, so that losses in storing cost the least.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from NeuraxisLib.errors import InputError
+
+#: Scale -> (share of the range, red, green, blue) of the colours between which it is linear.
+SCALES: dict[str, tuple[tuple[float, int, int, int], ...]] = {
+    "flow": (
+        (0.0, 50, 0, 50), (0.04, 78, 0, 78), (0.125, 78, 33, 110), (0.25, 63, 63, 205), (0.375, 77, 105, 198),
+        (0.5, 102, 180, 98), (0.625, 129, 254, 0), (0.75, 185, 254, 0), (0.9, 252, 253, 0), (0.94, 241, 158, 12),
+        (0.98, 227, 56, 25), (1.0, 224, 30, 30),
+    ),
+    "time": (
+        (0.0, 190, 0, 192), (0.02, 184, 3, 195), (0.06, 162, 14, 205), (0.125, 129, 31, 221), (0.25, 62, 69, 248),
+        (0.375, 30, 164, 119), (0.5, 3, 254, 0), (0.625, 128, 254, 0), (0.75, 253, 253, 0), (0.875, 254, 118, 0),
+        (0.92, 254, 76, 0), (0.98, 254, 8, 0), (1.0, 255, 0, 0),
+    ),
+    "jet": (
+        (0.0, 0, 0, 128), (0.125, 0, 0, 255), (0.375, 0, 255, 255), (0.625, 255, 255, 0), (0.875, 255, 0, 0),
+        (1.0, 128, 0, 0),
+    ),
+}  # fmt: skip
+#: Map -> the scale it is usually shown in.
+SCALE_OF = {"cbf": "flow", "cbv": "flow", "mtt": "time", "ttp": "time", "tmax": "time", "delay": "time"}
+#: Lowest and highest value that the Stavanger maps show: mL/100 g/min, mL/100 g, s, s. Other sites have others.
+STAVANGER_RANGES = {"cbf": (0.0, 100.0), "cbv": (0.0, 6.0), "ttp": (0.0, 20.0), "tmax": (0.0, 12.0)}
+ENTRIES = 256
+#: Width of a written colour bar, and of the black strips on both sides of it.
+BAR_WIDTH, GAP = 20, 8
+
+
+def colour_table(scale: str, entries: int = ENTRIES) -> np.ndarray:
+    """(entries, 3) uint8 RGB of a scale, lowest value first; InputError if there is no such scale."""
+    if scale not in SCALES:
+        raise InputError(f"There is no colour scale '{scale}'; choose one of: {', '.join(SCALES)}.")
+    stops = np.array(SCALES[scale], float)
+    shares = np.linspace(0, 1, entries)
+    return np.stack([np.rint(np.interp(shares, stops[:, 0], stops[:, c])) for c in (1, 2, 3)], -1).astype(np.uint8)
+
+
+def check_range(value_range: tuple[float, float] | None, name: str = "The map") -> tuple[float, float]:
+    """Lowest and highest value of a colour scale; InputError if they were not given or are in the wrong order."""
+    if value_range is None:
+        raise InputError(
+            f"{name} does not say which values its colours stand for; give the lowest and the highest value that are "
+            "written beside its colour bar."
+        )
+    low, high = (float(value) for value in value_range)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise InputError(f"The range {low:g} to {high:g} of {name} is not one; give the lowest value first.")
+    return low, high
+
+
+def coloured(values: np.ndarray, scale: str, value_range: tuple[float, float]) -> np.ndarray:
+    """A map in colours: (..., 3) uint8 RGB. Values beyond the range get its end's colour, NaN becomes black.
+
+    Args:
+        values: (...) in the unit of ``value_range``.
+        scale: one of :data:`SCALES`.
+        value_range: lowest and highest value of the scale.
+    """
+    low, high = check_range(value_range)
+    known = ~np.isnan(values)
+    share = np.clip((np.where(known, values, low) - low) / (high - low), 0, 1)
+    rgb = colour_table(scale)[np.rint(share * (ENTRIES - 1)).astype(int)]
+    rgb[~known] = 0
+    return rgb
+
+
+def with_bar(rgb: np.ndarray, scale: str) -> np.ndarray:
+    """Slices (k, h, w, 3) with the scale's colour bar at the right margin, highest value on top.
+
+    The bar is 256 rows high, or as high as the image if that is less; :mod:`StrokeCTPLib.colour_maps` reads it back.
+    The range is not drawn: whoever stores the image must store it too.
+    """
+    slices, rows = rgb.shape[:2]
+    height = min(rows, ENTRIES)
+    strip = np.zeros((slices, rows, BAR_WIDTH + 2 * GAP, 3), np.uint8)
+    top = (rows - height) // 2
+    strip[:, top : top + height, GAP : GAP + BAR_WIDTH] = colour_table(scale, height)[::-1, None]
+    return np.concatenate([rgb, strip], axis=2)

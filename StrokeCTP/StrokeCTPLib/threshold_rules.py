@@ -1,0 +1,102 @@
+"""Published rules that mark core and penumbra by thresholds, for comparison with networks and with our own maps.
+
+Their limits are shares of the display range of the maps they were made on (stroke and disc specification 1.10), so
+that each rule belongs to those maps; on maps of another algorithm the same numbers mean something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from NeuraxisLib.errors import InputError
+from StrokeCTPLib.colour_scales import STAVANGER_RANGES
+
+BACKGROUND, PENUMBRA, CORE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One comparison: ``map`` is ``below`` or above ``percent`` of its display range."""
+
+    map: str
+    percent: float
+    below: bool = True
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """A rule; a voxel must keep all limits of a part. A part without limits is not defined by the rule.
+
+    Attributes:
+        source: who published it.
+        core, penumbra: their limits.
+    """
+
+    source: str
+    core: tuple[Limit, ...] = ()
+    penumbra: tuple[Limit, ...] = ()
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The maps that the rule reads."""
+        return tuple(dict.fromkeys(limit.map for limit in (*self.core, *self.penumbra)))
+
+
+#: Name -> rule.
+THRESHOLD_RULES: dict[str, ThresholdRule] = {
+    "syngo": ThresholdRule("syngo.via, its defaults", (Limit("cbv", 20),), (Limit("cbf", 27),)),
+    "bathla_2020": ThresholdRule("Bathla 2020", (Limit("cbf", 20),), (Limit("tmax", 50, below=False),)),
+    "wintermark_2006": ThresholdRule("Wintermark 2006", (Limit("cbv", 33.3),)),
+    "campbell_2011": ThresholdRule("Campbell 2011", (Limit("cbf", 15),)),
+    "bivard_2014": ThresholdRule("Bivard 2014", (Limit("cbf", 17.5),), (Limit("ttp", 75, below=False),)),
+    "murphy_2006": ThresholdRule(
+        "Murphy 2006", (Limit("cbf", 13.3), Limit("cbv", 18.8)), (Limit("cbf", 25), Limit("cbv", 35.8))
+    ),
+}
+
+
+def mark(
+    rule: str,
+    maps: Mapping[str, np.ndarray],
+    brain: np.ndarray | None = None,
+    ranges: Mapping[str, tuple[float, float]] = STAVANGER_RANGES,
+) -> np.ndarray:
+    """What a rule marks: uint8 BACKGROUND, PENUMBRA or CORE, in the shape of the maps.
+
+    Where both parts of a rule hold, it is core.
+
+    Args:
+        rule: one of :data:`THRESHOLD_RULES`.
+        maps: name -> values (mL/100 g/min, mL/100 g, s); NaN where there is none, which no rule marks.
+        brain: where to mark; None marks wherever the maps have values.
+        ranges: map -> lowest and highest value of the display that the shares are of.
+
+    Raises:
+        InputError: there is no such rule, or it reads a map that is missing, of another grid or without a range.
+    """
+    if rule not in THRESHOLD_RULES:
+        raise InputError(f"There is no threshold rule '{rule}'; choose one of: {', '.join(THRESHOLD_RULES)}.")
+    chosen = THRESHOLD_RULES[rule]
+    missing = next((name for name in chosen.maps if name not in maps or name not in ranges), None)
+    if missing:
+        raise InputError(f"The rule '{rule}' needs the map {missing.upper()} and its range; give it or choose another.")
+    shapes = {np.shape(maps[name]) for name in chosen.maps} | ({brain.shape} if brain is not None else set())
+    if len(shapes) > 1:
+        raise InputError("The perfusion maps and the brain mask lie on different grids; give maps of one series.")
+    labels = np.zeros(shapes.pop(), np.uint8)
+    for value, limits in ((PENUMBRA, chosen.penumbra), (CORE, chosen.core)):
+        if limits:
+            labels[np.logical_and.reduce([_keeps(limit, maps, ranges) for limit in limits])] = value
+    if brain is not None:
+        labels[~brain.astype(bool)] = BACKGROUND
+    return labels
+
+
+def _keeps(limit: Limit, maps: Mapping[str, np.ndarray], ranges: Mapping[str, tuple[float, float]]) -> np.ndarray:
+    low, high = ranges[limit.map]
+    bound = low + (high - low) * limit.percent / 100
+    values = np.asarray(maps[limit.map])
+    return values < bound if limit.below else values > bound

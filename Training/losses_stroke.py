@@ -1,0 +1,116 @@
+"""Losses of the stroke networks: focal Tversky over several classes, weighted by class and by image.
+
+All sums over images run over all processes, as in :mod:`Training.losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from NeuraxisLib.errors import InputError
+from Training.distributed import total
+
+#: Number of classes -> their weights as published; the last are penumbra and core, with two classes both in one.
+CLASS_WEIGHTS: dict[int, tuple[float, ...]] = {2: (0.1, 1.0), 3: (0.1, 50.0, 440.0), 4: (0.0, 0.1, 50.0, 440.0)}
+#: Weight of missed pixels against false alarms, and the focusing exponent's inverse.
+ALPHA, GAMMA = 0.7, 1.33
+#: By how much penumbra and core of a patient without large vessel occlusion count more in an image's weight.
+SMALL_VESSEL_FACTOR = 6.0
+EPSILON = 1e-7
+
+
+def focal_tversky(
+    logits: Tensor,
+    truth: Tensor,
+    class_weights: Sequence[float] | None = None,
+    alpha: float = ALPHA,
+    gamma: float = GAMMA,
+) -> Tensor:
+    """(n,) focal Tversky loss of each image: one index pooled over its pixels and classes (specification 1.8).
+
+    TI = S w y p / (S w (y p + alpha y (1 - p) + (1 - alpha) (1 - y) p) + 1e-7); loss = (1 - TI) ^ (1 / gamma).
+
+    Args:
+        logits: (n, classes, ...); of one channel the logit is that of a lesion (sigmoid).
+        truth: (n, ...) class of each pixel.
+        class_weights: one for each class; None takes :data:`CLASS_WEIGHTS`, and 1 for a sigmoid.
+        alpha: weight of missed pixels; 1 - alpha is that of false alarms.
+        gamma: above 1 the loss stays steep where little is missing.
+
+    Raises:
+        InputError: another number of weights than of classes.
+    """
+    weights = _weights(logits.shape[1], class_weights).to(logits)
+    p, y = _shares(logits, truth)
+    both = (p * y).flatten(2).sum(-1)
+    missed, alarms = (y * (1 - p)).flatten(2).sum(-1), ((1 - y) * p).flatten(2).sum(-1)
+    index = (weights * both).sum(1) / ((weights * (both + alpha * missed + (1 - alpha) * alarms)).sum(1) + EPSILON)
+    # The slope of the root is infinite at 0.
+    return (1 - index).clamp(min=EPSILON) ** (1 / gamma)
+
+
+def image_weights(
+    truth: Tensor, classes: int, class_weights: Sequence[float] | None = None, small_vessel: Tensor | None = None
+) -> Tensor:
+    """(n,) by how much an image counts: the mean over its pixels of the weight of penumbra and core, else background's.
+
+    Lesions are so emphasised twice, by pixel and by image (specification 1.8).
+
+    Args:
+        truth: (n, ...) class of each pixel.
+        classes: how many there are.
+        class_weights: see :func:`focal_tversky`.
+        small_vessel: (n,) whether the patient has a stroke without large vessel occlusion; for training alone.
+    """
+    weights = _weights(classes, class_weights).to(truth.device)
+    lesions = 2 if classes > 2 else 1
+    of_class = torch.cat([weights[:1].expand(max(1, classes - lesions)), weights[len(weights) - lesions :]])
+    of_class = weights if classes == 1 else of_class
+    factor = torch.ones_like(of_class)
+    factor[-lesions:] = SMALL_VESSEL_FACTOR
+    table = torch.stack([of_class, of_class * factor])
+    row = (
+        torch.zeros(len(truth), dtype=torch.long, device=truth.device) if small_vessel is None else small_vessel.long()
+    )
+    return torch.stack([table[r][t.long()].mean() for r, t in zip(row, truth)])
+
+
+def weighted_focal_tversky(
+    logits: Tensor,
+    truth: Tensor,
+    class_weights: Sequence[float] | None = None,
+    alpha: float = ALPHA,
+    gamma: float = GAMMA,
+    small_vessel: Tensor | None = None,
+) -> Tensor:
+    """The published loss as one number: the sum of image weight x :func:`focal_tversky`, over the number of images.
+
+    Args:
+        logits, truth, class_weights, alpha, gamma: see :func:`focal_tversky`.
+        small_vessel: see :func:`image_weights`.
+    """
+    weights = image_weights(truth, logits.shape[1], class_weights, small_vessel).to(logits)
+    losses = focal_tversky(logits, truth, class_weights, alpha, gamma)
+    value, count = total(torch.stack([(weights * losses).sum(), losses.new_tensor(float(len(losses)))]))
+    return value / count.clamp(min=1)
+
+
+def _shares(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """(probabilities, truth), both (n, classes, ...)."""
+    if logits.shape[1] == 1:
+        return logits.sigmoid(), (truth > 0).to(logits)[:, None]
+    hot = functional.one_hot(truth.long(), logits.shape[1])
+    return logits.softmax(dim=1), hot.movedim(-1, 1).to(logits)
+
+
+def _weights(classes: int, class_weights: Sequence[float] | None) -> Tensor:
+    given = (1.0,) if classes == 1 and class_weights is None else class_weights or CLASS_WEIGHTS.get(classes, ())
+    if len(given) != classes:
+        raise InputError(
+            f"The network predicts {classes} classes but the loss has {len(given)} weights; make them equal."
+        )
+    return torch.tensor([float(weight) for weight in given])
