@@ -133,7 +133,8 @@ class Fitting:
                 progress(self.step / total, f"step {self.step} of {total}, loss {loss:.3f}")
                 if self.step % LOG_EVERY == 0:
                     seconds = {"seconds": round(self.seconds, 1), "waited_s": round(self._waited_s, 1)}
-                    log({"step": self.step, "loss": loss, "rate": self._rate(self.step - 1), **seconds})
+                    rate = self.optimiser.param_groups[0]["lr"]
+                    log({"step": self.step, "loss": loss, "learning_rate": rate, **seconds})
                 stop = anywhere(stopped())
                 if self.step % self.options["validate_every"] == 0 or self.step == total:
                     self._validate(log, watch)
