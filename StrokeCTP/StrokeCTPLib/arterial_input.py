@@ -193,9 +193,7 @@ def _arteries(
     return [v for _, v in sorted(judged, key=lambda pair: -pair[0])][:CANDIDATES]
 
 
-def _vein(
-    scan: Contrast, inside: np.ndarray, peaks: np.ndarray, times_s: np.ndarray, artery: Vessel
-) -> Vessel | None:
+def _vein(scan: Contrast, inside: np.ndarray, peaks: np.ndarray, times_s: np.ndarray, artery: Vessel) -> Vessel | None:
     """The cluster with the largest area that peaks 1 to 20 s after the artery and at least as high."""
     voxels = _highest(peaks, 0.02, 6000)
     curves = scan.curves(voxels)
@@ -226,9 +224,7 @@ def _highest(values: np.ndarray, share: float, most: int) -> np.ndarray:
     return np.stack(np.unravel_index(chosen, values.shape), 1)
 
 
-def _clusters(
-    scan: Contrast, voxels: np.ndarray, score: np.ndarray, times_s: np.ndarray, share: float
-) -> list[Vessel]:
+def _clusters(scan: Contrast, voxels: np.ndarray, score: np.ndarray, times_s: np.ndarray, share: float) -> list[Vessel]:
     """One vessel per connected group of voxels: the mean of those that score a good share of its best ones.
 
     A mean of the very best alone would be one of favourable noise: too large an area of veins, too small of arteries.

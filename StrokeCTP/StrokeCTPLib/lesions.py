@@ -97,7 +97,9 @@ def find_lesions(
     normal_s = rules.normal_s / 2 if rules.family == "model" else rules.normal_s
     normal = allowed & other & (delay < normal_s)
     reference = float(np.median(chosen["cbf"][normal])) if normal.any() else 0.0
-    core = clean(hypoperfused & (chosen["cbf"] < rules.rcbf * reference), voxel_ml, rules.smallest_core_ml, hypoperfused)
+    core = clean(
+        hypoperfused & (chosen["cbf"] < rules.rcbf * reference), voxel_ml, rules.smallest_core_ml, hypoperfused
+    )
     tmax = maps.calibrated["tmax"] if rules.family == "calibrated" else maps.svd["tmax"]
     return Lesions(
         hypoperfused,

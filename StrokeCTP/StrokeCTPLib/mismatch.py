@@ -126,9 +126,7 @@ def _dawn(found: Mismatch, patient: Patient) -> Criteria:
         "under 80 years, NIHSS from 10, core below 31 mL": ((18, 79.999), (10, 42), core < 31),
         "under 80 years, NIHSS from 20, core 31 to 51 mL": ((18, 79.999), (20, 42), 31 <= core < 51),
     }
-    each = [
-        _all([_within(age, *ages), _within(nihss, *scores), fits]) for ages, scores, fits in groups.values()
-    ]
+    each = [_all([_within(age, *ages), _within(nihss, *scores), fits]) for ages, scores, fits in groups.values()]
     any_group = True if True in each else (None if None in each else False)
     window = _within(patient.hours_since_well, 6, 24)
     return _judge("DAWN", {" or ".join(groups): any_group, "6 to 24 h since last seen well": window})

@@ -122,9 +122,7 @@ def fit(curves: torch.Tensor, dictionary: Dictionary) -> ModelFit:
     return _joined(parts, curves)
 
 
-def fit_pooled(
-    curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[torch.Tensor], torch.Tensor]
-) -> ModelFit:
+def fit_pooled(curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[torch.Tensor], torch.Tensor]) -> ModelFit:
     """Fit curves (n, t) with the likelihood pooled over neighbours, amplitudes being each voxel's own.
 
     Args:

@@ -59,7 +59,8 @@ class PerfusionOptions:
     """How maps are computed.
 
     Attributes:
-        smoothing_mm: SD of the in-plane Gaussian; 0 for none. edge_preserving: compare time profiles while smoothing.
+        smoothing_mm: SD of the in-plane Gaussian; 0 for none. edge_preserving: average neighbours with like time
+            profiles instead.
         deconvolution: "bsvd", "osvd", "ssvd" or "tikhonov". strength: its cut, limit or lambda; None for the usual.
         shape: residue function of the model: "gamma", "exponential", "linear" or "box".
         pooling_mm: SD over which the model's likelihood is pooled; 0 for each voxel on its own.
@@ -67,7 +68,7 @@ class PerfusionOptions:
     """
 
     smoothing_mm: float = 2.15
-    edge_preserving: bool = False
+    edge_preserving: bool = True
     deconvolution: str = "bsvd"
     strength: float | None = None
     shape: str = "gamma"
@@ -158,7 +159,9 @@ def prepare(
         raise InputError("A perfusion series needs frames with one time each; give the times of all frames.")
     require_frames(times)
     regular = regular_times(times)
-    array = to_regular(torch.as_tensor(frames.array), times, regular).numpy() if _moved(times, regular) else frames.array
+    array = (
+        to_regular(torch.as_tensor(frames.array), times, regular).numpy() if _moved(times, regular) else frames.array
+    )
     regions = regions or find_brain(array[:3].mean(0), frames.spacing_mm)
     mean = np.array([frame[regions.tissue].mean(dtype=np.float64) for frame in array])
     arrival = find_arrival(mean, regular)
@@ -196,7 +199,8 @@ def _smoothed(
     mask = mask[:, rows, columns]
     images = concentration(torch.as_tensor(array[:, :, rows, columns]).to(device), arrival)
     if options.edge_preserving:
-        images = edge_preserving(images, mask, 1.4 * options.smoothing_mm / spacing_mm[0])
+        pixel = options.smoothing_mm / spacing_mm[0]
+        images = edge_preserving(images, mask, 1.4 * pixel, 0.8 * pixel)
     elif options.smoothing_mm > 0:
         sigmas = (0.0, options.smoothing_mm / spacing_mm[1], options.smoothing_mm / spacing_mm[0])
         images = gaussian(images, mask, sigmas)
@@ -286,5 +290,3 @@ def _image(values: torch.Tensor, tissue: np.ndarray) -> np.ndarray:
     image = np.zeros(tissue.shape, np.float32)
     image[tissue] = values.cpu().numpy()
     return image
-
-

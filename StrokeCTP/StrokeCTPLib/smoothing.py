@@ -34,9 +34,7 @@ def gaussian_matrix(size: int, sigma_px: float, like: torch.Tensor) -> torch.Ten
     return torch.as_tensor(weights / total, dtype=like.dtype, device=like.device)
 
 
-def gaussian(
-    images: torch.Tensor, mask: torch.Tensor, sigma_px: float | tuple[float, float, float]
-) -> torch.Tensor:
+def gaussian(images: torch.Tensor, mask: torch.Tensor, sigma_px: float | tuple[float, float, float]) -> torch.Tensor:
     """Masked Gaussian of images (..., k, j, i): each voxel of the mask becomes the mean of its neighbours within it.
 
     Args:
@@ -94,37 +92,62 @@ def temporal(frames: torch.Tensor) -> torch.Tensor:
 def edge_preserving(
     frames: torch.Tensor,
     mask: torch.Tensor,
-    sigma_px: float = 3.0,
-    guide_sigma_px: float = 1.5,
-    strength: float = 4.0,
-    rank: int = 6,
+    sigma_px: float = 3.5,
+    guide_sigma_px: float = 2.0,
+    strength: float = 2.0,
+    rank: int = 8,
 ) -> torch.Tensor:
     """Average frames (t, k, j, i) over in-plane neighbours whose time profile is alike (after TIPS, Mendrik 2011).
 
-    Weights are a spatial Gaussian times exp(-SSD / (2 s^2)). The profiles compared are those of the frames smoothed
-    with ``guide_sigma_px`` (raw ones differ mostly by noise), reduced to their ``rank`` leading components; s^2 is
-    ``strength`` times the noise variance of such a profile, estimated from the components left out.
+    Weights are a spatial Gaussian times exp(-SSD / (2 s^2)). Profiles are compared after a Gaussian of
+    ``guide_sigma_px``, as raw ones differ mostly by noise, in their ``rank`` leading components; s^2 is ``strength``
+    times the noise of such a profile. Only these components are averaged so; the rest, which is noise, is smoothed by
+    a Gaussian of equal noise reduction. That is several times faster and leaves the noise as white as it was.
     """
     box = bounding_box(mask)
     inside = mask[box]
     images = frames[(slice(None), *box)] * inside
-    guide, scale = _profiles(gaussian(images, inside, guide_sigma_px), inside, rank)
+    guide = gaussian(images, inside, guide_sigma_px)
+    basis, noise = _leading_components(guide[:, inside], rank)
+    leading = (basis.T @ images.flatten(1)).reshape(-1, *inside.shape)
+    profiles = (basis.T @ guide.flatten(1)).reshape(leading.shape)
+    smooth, gain = _bilateral(leading, profiles, inside, sigma_px, 2 * strength * rank * noise)
+    rest = gaussian(images - _combined(basis, leading), inside, 1 / (2 * np.sqrt(np.pi * gain)))
+    result = torch.zeros_like(frames)
+    result[(slice(None), *box)] = rest.add_(_combined(basis, smooth))
+    return result
+
+
+def _combined(basis: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
+    """Frames (t, k, j, i) of components (r, k, j, i)."""
+    return (basis @ components.flatten(1)).reshape(-1, *components.shape[1:])
+
+
+def _leading_components(curves: torch.Tensor, rank: int) -> tuple[torch.Tensor, float]:
+    """(t, r) leading directions of curves (t, n), and the noise variance in each other direction."""
+    values, vectors = torch.linalg.eigh((curves @ curves.T / curves.shape[1]).double())
+    rank = min(rank, len(values) - 1)
+    return vectors[:, -rank:].to(curves), max(float(values[:-rank].mean()), 1e-12)
+
+
+def _bilateral(
+    images: torch.Tensor, profiles: torch.Tensor, inside: torch.Tensor, sigma_px: float, scale: float
+) -> tuple[torch.Tensor, float]:
+    """Weighted averages of images (r, k, j, i), and the mean share of the noise variance that is left."""
     reach = int(np.ceil(2 * sigma_px))
-    total = torch.zeros_like(images)
-    weight = torch.zeros_like(images[0])
+    total, weight, square = torch.zeros_like(images), torch.zeros_like(images[0]), torch.zeros_like(images[0])
     for dj in range(-reach, reach + 1):
         for di in range(-reach, reach + 1):
             if dj**2 + di**2 > reach**2:
                 continue
             here, there = _shifted(images.shape, dj, di)
-            distance = (guide[(..., *here)] - guide[(..., *there)]).square_().sum(0)
-            w = torch.exp(-distance / (2 * strength * scale) - (dj**2 + di**2) / (2 * sigma_px**2))
-            w *= inside[(..., *there)]
+            distance = (profiles[(..., *here)] - profiles[(..., *there)]).square_().sum(0)
+            w = torch.exp(distance.div_(-scale).sub_((dj**2 + di**2) / (2 * sigma_px**2))).mul_(inside[(..., *there)])
             weight[(..., *here)] += w
+            square[(..., *here)] += w.square()
             total[(..., *here)].addcmul_(images[(..., *there)], w)
-    result = torch.zeros_like(frames)
-    result[(slice(None), *box)] = total / weight.clamp(min=1e-6) * inside
-    return result
+    gain = (square / weight.square().clamp(min=1e-12))[inside].mean()
+    return total.div_(weight.clamp(min=1e-6)).mul_(inside), float(gain)
 
 
 def _shifted(shape: tuple[int, ...], dj: int, di: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
@@ -134,14 +157,3 @@ def _shifted(shape: tuple[int, ...], dj: int, di: int) -> tuple[tuple[slice, sli
         here.append(slice(max(0, -step), size - max(0, step)))
         there.append(slice(max(0, step), size - max(0, -step)))
     return tuple(here), tuple(there)
-
-
-def _profiles(guide: torch.Tensor, inside: torch.Tensor, rank: int) -> tuple[torch.Tensor, float]:
-    """Leading components (r, k, j, i) of the guide's time profiles, and the noise variance of such a profile."""
-    curves = guide[:, inside]
-    values, vectors = torch.linalg.eigh(curves @ curves.T / curves.shape[1])
-    rank = min(rank, len(values) - 1)
-    noise = float(values[:-rank].mean())
-    profiles = torch.zeros((rank, *inside.shape), dtype=guide.dtype, device=guide.device)
-    profiles[:, inside] = vectors[:, -rank:].T @ curves
-    return profiles, max(rank * noise, 1e-12)
