@@ -131,6 +131,14 @@ def test_air_takes_no_room(tmp_path):
     assert (Store(tmp_path / "air.h5").case("a").image.array == -1000).all()
 
 
+def test_single_pictures_lie_in_few_chunks(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (1, 300, 520)).astype(np.uint8)
+    flat = Volume(picture, np.eye(4), "grey")
+    store = write(tmp_path / "s.h5", made(image=flat, truth=None, region=None, slice_label=None))
+    assert store.place("a")["image"].chunks == (1, 128, 128)
+    assert np.array_equal(store.part("a", (slice(0, 1), slice(100, 200), slice(0, 520)))[0], picture[:, 100:200])
+
+
 def test_time_series_keep_their_frames(tmp_path):
     frames = np.random.default_rng(0).integers(0, 90, (5, *SHAPE)).astype(np.int16)
     image = Volume(frames, np.eye(4), "HU", frame_times_s=np.array([0, 1.5, 3, 5, 8]))

@@ -21,7 +21,7 @@ from NeuraxisLib.errors import GeometryError, InputError
 from Training.store import FORMAT, IGNORED, VERSION, CaseInfo, Store, StoredCase
 
 #: Voxels (k, j, i) per chunk: patches and stacks of a few slices both meet few of them, and each fits a core's cache.
-CHUNK_KJI = (8, 64, 64)
+CHUNK_KJI = (4, 64, 64)
 #: Largest chunk in bytes; chunks of time series hold fewer voxels of more frames.
 _LARGEST_CHUNK = 1 << 19
 COMPRESSIONS = ("lzf", "gzip", "none")
@@ -140,7 +140,9 @@ class StoreWriter:
 
 
 def _chunk_of(array: np.ndarray, chunk_kji: tuple[int, int, int]) -> tuple[int, ...]:
-    chunk = [min(step, size) for step, size in zip(chunk_kji, array.shape[-3:])]
+    chunk, wanted = [min(step, size) for step, size in zip(chunk_kji, array.shape[-3:])], int(np.prod(chunk_kji))
+    while np.prod(chunk) < wanted and chunk[1:] != list(array.shape[-2:]):  # few slices: more of each
+        chunk[1:] = (min(2 * step, size) for step, size in zip(chunk[1:], array.shape[-2:]))
     frames = array.shape[:-3]
     while np.prod([*frames, *chunk]) * array.itemsize > _LARGEST_CHUNK and max(chunk) > 4:
         largest = int(np.argmax(chunk))
