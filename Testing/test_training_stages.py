@@ -190,6 +190,11 @@ def load_header(folder: Path) -> dict:
     return {**load_model(shipped).header, "name": "stage"}
 
 
+def test_half_precision_of_a_gpu_is_refused_on_a_cpu(bank, tmp_path):  # noqa: F811
+    with pytest.raises(InputError, match="fp16 needs a CUDA device"):
+        slex_fitting(bank, tmp_path / "run", "fitting.precision=fp16")
+
+
 # -- a run -----------------------------------------------------------------------------------------------------------
 
 
