@@ -108,14 +108,17 @@ def test_series_with_as_many_slices_are_told_apart_by_place(tmp_path, rsna, imag
 def test_dicom_faults_are_told_by_scan(tmp_path, rsna, image):
     folder, main, other = rsna
     lines = [line(200, "good", "ID_1", main), line(200, "lacking", "ID_2", [*main, "f00", "f01"])]
-    path = write_jsonl(tmp_path / "info.jsonl", [*lines, line(200, "short", "ID_3", other)])
+    lines += [line(200, "short", "ID_3", other), line(200, "unmasked", "ID_4", main)]
+    path = write_jsonl(tmp_path / "info.jsonl", lines)
     (tmp_path / "labels").mkdir()
     for scan in ("good", "lacking", "short", "stranger"):
         write_volume(as_released_mask(image), tmp_path / "labels" / f"{scan}.nii.gz")
     options = LayoutOptions(annotations=path, truth=tmp_path / "labels")
     found = DICOM.find(folder, options)
-    assert {finding.cases for finding in found.findings} == {("lacking",), ("stranger",)}
-    assert "2 of the 31 images" in found.findings[1].text
+    told = {finding.cases: finding for finding in found.findings}
+    assert told.keys() == {("lacking",), ("stranger",), ("unmasked",)}
+    assert "2 of the 31 images" in told["lacking",].text and not told["unmasked",].fault
+    assert [source.id for source in found.sources] == ["good", "short"]
     with pytest.raises(InputError, match=f"mask has {len(HEIGHTS)} slices, but the listed series have {len(other)}"):
         DICOM.read(found.sources[1], options)
     with pytest.raises(InputError, match="--annotations"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,7 @@ def with_unit(volume: Volume, unit: str) -> Volume:
     """The volume with its unit: as said, as the file says, or HU if the values look like a CT of a patient."""
     if unit == "auto":
         unit = volume.unit or ("HU" if _looks_like_ct(volume) else "")
-    return Volume(
-        volume.array, volume.ijk_to_ras, unit, volume.slice_origins_ras, volume.frame_times_s, volume.meta
-    )  # fmt: skip
+    return replace(volume, unit=unit)
 
 
 def _looks_like_ct(volume: Volume) -> bool:

@@ -48,9 +48,12 @@ def find(root: Path, options: LayoutOptions) -> Found:
     for scan in masks:
         if scan not in annotations:
             found.fault("pairing", f"The mask '{scan}' is not in the jsonl list; name the list of its release.", scan)
+    unmasked = [scan for scan in annotations if masks and scan not in masks]
+    if unmasked:
+        found.warn("pairing", f"{len(unmasked)} listed scans have no mask and were left out.", *unmasked)
     for scan, line in annotations.items():
-        if masks and scan not in masks:
-            continue  # the lists name more scans than a part of a release holds
+        if scan in unmasked:
+            continue
         files = [index.find(sop) for sop in line.sops]
         missing = files.count(None)
         if missing:
