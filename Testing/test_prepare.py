@@ -178,6 +178,19 @@ def test_pictures_come_in_with_their_flags(tmp_path):
     assert Store(tmp_path / "dr.h5").info("2").flags == ("patient unknown", "spacing unknown")
 
 
+def test_lists_and_a_table_of_patients_are_followed(tmp_path, capsys):
+    source = table(tmp_path / "data")
+    (tmp_path / "train_set.csv").write_text("filename\nc0.nii.gz\nc1.nii.gz\n")
+    (tmp_path / "dev_set.csv").write_text("id\nc4\n")
+    (tmp_path / "who.csv").write_text("id,patient\nc1,P\nc4,P\n")
+    lists = ["--lists", tmp_path / "train_set.csv", tmp_path / "dev_set.csv"]
+    assert run(source, tmp_path / "s.h5", *ONE, *lists) == 0
+    assert Store(tmp_path / "s.h5").splits == {"train": ["c0", "c1"], "": ["c2", "c3", "c5"], "val": ["c4"]}
+    assert "3 of 6 cases are in no split" in capsys.readouterr().err
+    assert run(source, tmp_path / "s.h5", *ONE, *lists, "--patients", tmp_path / "who.csv") == 1
+    assert "Scans of one patient lie in 2 splits (train: 'c1'; val: 'c4')" in capsys.readouterr().err
+
+
 # -- the command -------------------------------------------------------------------------------------------------
 
 
