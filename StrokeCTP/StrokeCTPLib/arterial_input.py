@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from StrokeCTPLib.arterial_curve import fit_gamma
-from StrokeCTPLib.concentration import Arrival, time_weights
 
 from NeuraxisLib.errors import InputError
+from StrokeCTPLib.arterial_curve import fit_gamma
+from StrokeCTPLib.concentration import Arrival, time_weights
 
 #: Bounds of the partial-volume factor, and the range outside which a reader should look at the vessels.
 FACTOR_BOUNDS, FACTOR_EXPECTED = (1.0, 10.0), (1.2, 6.0)
@@ -121,13 +121,14 @@ def find_arterial_input(
 
 
 def vessel_at(scan: Contrast, voxel_kji: tuple[int, int, int], times_s: np.ndarray) -> Vessel:
-    """The vessel at a voxel that a user clicked: of its 3 x 3 neighbours in the slice, the four with most contrast."""
+    """The vessel at a voxel that a user clicked: those of its 3 x 3 neighbours in the slice that come
+    within 60 % of the highest contrast."""
     k, j, i = voxel_kji
     rows = range(max(j - 1, 0), min(j + 2, scan.frames_hu.shape[2]))
     columns = range(max(i - 1, 0), min(i + 2, scan.frames_hu.shape[3]))
     around = np.array([(k, row, column) for row in rows for column in columns])
     area = scan.curves(around).sum(1)
-    return _vessel(scan, around[area.argsort()[-4:]], times_s, 0.0)
+    return _vessel(scan, around[area >= 0.6 * area.max()], times_s, 0.0)
 
 
 def with_vessels(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from StrokeCTPLib.concentration import K_H_OVER_DENSITY
 from StrokeCTPLib.deconvolution import BSVD_CUT, Operator, circulant_operator, find_peaks
 from StrokeCTPLib.model_fit import modelled_curves

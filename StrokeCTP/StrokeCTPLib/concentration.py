@@ -64,7 +64,7 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     rise = float(smooth[peak]) - start
     if rise < LEAST_RISE_HU:
         raise InputError(
-            f"The brain brightens by only {max(rise, 0):.1f} HU, so no contrast reached it; choose the perfusion series."
+            f"The brain brightens by only {max(rise, 0):.1f} HU, no contrast reached it; choose the perfusion series."
         )
     quiet = np.flatnonzero(curve[: peak + 1] - start <= max(3 * noise, 0.05 * rise))
     frame = int(quiet[-1]) + 1 if len(quiet) else 1
@@ -130,7 +130,7 @@ def to_regular(frames: torch.Tensor, times_s: np.ndarray, regular_s: np.ndarray)
     if len(regular_s) == len(times) and np.abs(times - regular_s[:, None]).max() < 0.02 * np.diff(regular_s).mean():
         return frames
     slices = [
-        torch.tensordot(torch.as_tensor(resampling_matrix(t, regular_s)).to(part), part, 1)
+        torch.tensordot(torch.from_numpy(resampling_matrix(t, regular_s)).float(), part.float(), 1)
         for t, part in zip(times.T, frames.unbind(1))
     ]
     return torch.stack(slices, 1)

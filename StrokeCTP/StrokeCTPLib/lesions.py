@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from StrokeCTPLib.perfusion_maps import VESSEL_CBV, PerfusionMaps
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.volume import Volume
+from StrokeCTPLib.perfusion_maps import VESSEL_CBV, PerfusionMaps
 
 #: Grades of delay whose volumes are reported, Tmax in s.
 TMAX_GRADES_S = (4.0, 6.0, 8.0, 10.0)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from StrokeCTPLib.lesions import Lesions
-from StrokeCTPLib.perfusion_maps import PerfusionMaps
 
 from NeuraxisLib.errors import InputError
+from StrokeCTPLib.lesions import Lesions
+from StrokeCTPLib.perfusion_maps import PerfusionMaps
 
 MET, NOT_MET, UNKNOWN = "criteria met", "criteria not met", "unknown input"
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from StrokeCTPLib.arterial_curve import continuous
 from StrokeCTPLib.concentration import K_H_OVER_DENSITY, time_weights
 

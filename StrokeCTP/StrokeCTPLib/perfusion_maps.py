@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+
+from NeuraxisLib.errors import InputError
+from NeuraxisLib.volume import Volume
 from StrokeCTPLib.arterial_input import ArterialInput, Contrast, find_arterial_input
 from StrokeCTPLib.brain_mask import BrainRegions, find_brain
 from StrokeCTPLib.calibration import Calibration, calibrate, noise_of
@@ -39,9 +42,6 @@ from StrokeCTPLib.deconvolution import (
 from StrokeCTPLib.model_fit import bolus_area, build_dictionary, fit, fit_pooled
 from StrokeCTPLib.quality import Flag, find_flags, require_frames
 from StrokeCTPLib.smoothing import edge_preserving, gaussian, voxel_pool
-
-from NeuraxisLib.errors import InputError
-from NeuraxisLib.volume import Volume
 
 UNITS = {
     "cbf": "mL/100 g/min",
@@ -159,9 +159,7 @@ def prepare(
         raise InputError("A perfusion series needs frames with one time each; give the times of all frames.")
     require_frames(times)
     regular = regular_times(times)
-    array = (
-        to_regular(torch.as_tensor(frames.array), times, regular).numpy() if _moved(times, regular) else frames.array
-    )
+    array = to_regular(torch.as_tensor(frames.array), times, regular).numpy()
     regions = regions or find_brain(array[:3].mean(0), frames.spacing_mm)
     mean = np.array([frame[regions.tissue].mean(dtype=np.float64) for frame in array])
     arrival = find_arrival(mean, regular)
@@ -174,12 +172,6 @@ def prepare(
     return Prepared(
         curves, scan, regions, arrival, regular, np.asarray(times, float), noise_of(curves), frames.spacing_mm
     )
-
-
-def _moved(times_s: np.ndarray, regular_s: np.ndarray) -> bool:
-    """Whether frames have to be interpolated in time."""
-    times = np.asarray(times_s, float).reshape(len(times_s), -1)
-    return len(regular_s) != len(times) or np.abs(times - regular_s[:, None]).max() > 0.02 * np.diff(regular_s).mean()
 
 
 def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from StrokeCTPLib.arterial_input import FACTOR_EXPECTED, ArterialInput
-from StrokeCTPLib.concentration import LEAST_BASELINE_FRAMES, Arrival
 
 from NeuraxisLib.errors import InputError
+from StrokeCTPLib.arterial_input import FACTOR_EXPECTED, ArterialInput
+from StrokeCTPLib.concentration import LEAST_BASELINE_FRAMES, Arrival
 
 #: Fewer frames cannot be deconvolved; shorter, sparser or noisier acquisitions are flagged.
 FEWEST_FRAMES, SHORT_S, SPARSE_S, NOISY_HU, WEAK_ARTERY_HU = 15, 60.0, 4.0, 1.0, 50.0

@@ -116,7 +116,7 @@ def test_flow_has_its_unit():
     operator = circulant_operator(ARTERY(TIMES_S), STEP_S, 0.05)
     plateau = (operator.lags_s > 4) & (operator.lags_s < 12)
     flow = residues(curves, operator)[:, torch.from_numpy(plateau)].mean(1) * FLOW
-    assert flow.numpy() == pytest.approx([10.0, 20.0], rel=0.03)
+    assert flow.numpy() == pytest.approx([10.0, 20.0], rel=0.06)
 
 
 def test_oscillation_index_by_hand():
