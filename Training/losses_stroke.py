@@ -66,17 +66,17 @@ def image_weights(
         class_weights: see :func:`focal_tversky`.
         small_vessel: (n,) whether the patient has a stroke without large vessel occlusion; for training alone.
     """
+    classes = max(classes, 2)  # a sigmoid's are background and lesion
     weights = _weights(classes, class_weights).to(truth.device)
-    lesions = 2 if classes > 2 else 1
-    of_class = torch.cat([weights[:1].expand(max(1, classes - lesions)), weights[len(weights) - lesions :]])
-    of_class = weights if classes == 1 else of_class
-    factor = torch.ones_like(of_class)
-    factor[-lesions:] = SMALL_VESSEL_FACTOR
-    table = torch.stack([of_class, of_class * factor])
-    row = (
-        torch.zeros(len(truth), dtype=torch.long, device=truth.device) if small_vessel is None else small_vessel.long()
+    lesions = min(classes - 1, 2)
+    plain = torch.cat([weights[:1].expand(classes - lesions), weights[classes - lesions :]])
+    raised = plain.clone()
+    raised[classes - lesions :] *= SMALL_VESSEL_FACTOR
+    if small_vessel is None:
+        small_vessel = torch.zeros(len(truth), dtype=torch.bool)
+    return torch.stack(
+        [(raised if small else plain)[t.long()].mean() for small, t in zip(small_vessel.tolist(), truth)]
     )
-    return torch.stack([table[r][t.long()].mean() for r, t in zip(row, truth)])
 
 
 def weighted_focal_tversky(
@@ -93,7 +93,8 @@ def weighted_focal_tversky(
         logits, truth, class_weights, alpha, gamma: see :func:`focal_tversky`.
         small_vessel: see :func:`image_weights`.
     """
-    weights = image_weights(truth, logits.shape[1], class_weights, small_vessel).to(logits)
+    of_images = class_weights if logits.shape[1] > 1 else None
+    weights = image_weights(truth, logits.shape[1], of_images, small_vessel).to(logits)
     losses = focal_tversky(logits, truth, class_weights, alpha, gamma)
     value, count = total(torch.stack([(weights * losses).sum(), losses.new_tensor(float(len(losses)))]))
     return value / count.clamp(min=1)

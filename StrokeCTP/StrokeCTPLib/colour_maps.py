@@ -25,9 +25,11 @@ BLACK = 12
 #: RGB distance to the bar from which a colour is not one of the bar's.
 LARGEST_DISTANCE = 24.0
 #: A bar is at least this wide and this high in pixels, and this share of the image's height.
-BAR_WIDTH, BAR_HEIGHT, BAR_SHARE = 4, 64, 0.25
+BAR_WIDTH, BAR_HEIGHT, BAR_SHARE = 4, 64, 0.2
 #: Largest difference of a channel between neighbours in a row of the bar, and between its rows.
 SAME, STEP = 28, 40
+#: Share of the rows of a bar beside which, on either side, another colour lies: tissue goes on, a bar ends.
+APART = 0.9
 #: Entries farther apart than this share of the bar must differ by at least this RGB distance.
 FAR, DISTINCT = 0.1, 6.0
 #: Coloured islands smaller than this (in an image of 512 x 512) are letters and marks.
@@ -76,8 +78,8 @@ class InvertedMap:
 def find_bar(rgb: np.ndarray, name: str = "The map") -> ColourBar:
     """The vertical colour bar of a series of images, highest value on top.
 
-    It is looked for as the longest run of rows that are coloured, of one colour across, and change little from row to
-    row, and whose colours never come twice.
+    It is looked for as the longest run of rows that are coloured, of one colour across, change little from row to row,
+    and end abruptly on both sides; and whose colours never come twice.
 
     Args:
         rgb: (k, h, w, 3) uint8, or one image (h, w, 3), upright as on the screen.
@@ -93,7 +95,7 @@ def find_bar(rgb: np.ndarray, name: str = "The map") -> ColourBar:
         rows = _with_pale_ends(image, columns, rows)
         strip = image[slice(*rows), slice(*columns)]
         table = strip.mean(axis=1)[::-1].copy()
-        if _names_values(table):
+        if _stands_apart(image, columns, rows) and _names_values(table):
             means = stack[:, slice(*rows), slice(*columns)].mean(axis=2, dtype=np.float32)
             if np.abs(means - table[::-1]).mean(axis=(1, 2)).max() > BAR_NOISE:
                 raise InputError(f"The slices of {name} show different colour bars; give the slices of one map only.")
@@ -229,9 +231,16 @@ def _with_pale_ends(image: np.ndarray, columns: tuple[int, int], rows: tuple[int
     return ends[0], ends[1] + 1
 
 
+def _stands_apart(image: np.ndarray, columns: tuple[int, int], rows: tuple[int, int]) -> bool:
+    """Whether another colour lies on both sides of a bar; the column next to it may be a blend of both."""
+    strip = image[slice(*rows)]
+    mean = strip[:, slice(*columns)].mean(axis=1)
+    beside = [x for x in (columns[0] - 2, columns[1] + 1) if 0 <= x < image.shape[1]]
+    return all((np.abs(strip[:, x] - mean).max(axis=-1) > SAME).mean() >= APART for x in beside)
+
+
 def _names_values(table: np.ndarray) -> bool:
     """Whether entries that are far apart on the bar differ in colour, so that each colour is one value."""
-    table = table[:: max(1, len(table) // BAR_HEIGHT)]
     entries = len(table)
     distance = np.linalg.norm(table[:, None] - table[None], axis=-1)
     apart = np.abs(np.subtract.outer(np.arange(entries), np.arange(entries))) >= FAR * entries
