@@ -55,7 +55,7 @@ def main_run(seconds: np.ndarray, places: np.ndarray) -> np.ndarray:
 def build_grid(seconds: np.ndarray, places: np.ndarray, name: str) -> Grid:
     """Put images on a grid of frames and slices.
 
-    The number of frames is what most places have. A place with few images at an end of the stack is left out;
+    Frames are those that at least half of the places have. A place with few images at an end of the stack is left out;
     frames at either end that some slices lack are cut off (two at most); a single missing image is to be interpolated.
 
     Args:
@@ -74,8 +74,8 @@ def build_grid(seconds: np.ndarray, places: np.ndarray, name: str) -> Grid:
     grid = _aligned(columns, seconds, count, dropped)
     times = np.where(grid >= 0, seconds[grid], np.nan)
     first, last = _ends(grid, name)
-    if first or last < count:
-        cut = first + count - last
+    if first or last < len(grid):
+        cut = first + len(grid) - last
         warnings.append(
             f"{cut} frame{'s' if cut > 1 else ''} at the ends of the acquisition, which not all slices have, "
             f"{'were' if cut > 1 else 'was'} left out."
@@ -109,20 +109,28 @@ def _without_thin(columns: list[np.ndarray], count: int, name: str, dropped, war
 
 
 def _aligned(columns: list[np.ndarray], seconds: np.ndarray, count: int, dropped: Counter) -> np.ndarray:
-    """(count, K) image indices; -1 where a place lacks a frame, found by the times of the nearest complete place."""
-    grid = np.full((count, len(columns)), -1)
-    complete = np.array([k for k, column in enumerate(columns) if len(column) == count])
+    """(frames, K) image indices, -1 where a place lacks a frame, matched by the times of the nearest fullest place.
+
+    The fullest places may hold up to END_FRAMES images more than the usual ``count``, which others lost; frames that
+    fewer than half the places have are left out.
+    """
+    sizes = np.array([len(column) for column in columns])
+    frames = int(sizes[sizes <= count + END_FRAMES].max())
+    grid = np.full((frames, len(columns)), -1)
+    full = np.flatnonzero(sizes == frames)
     for k, column in enumerate(columns):
-        if len(column) == count:
+        reference = seconds[columns[full[np.abs(full - k).argmin()]]]
+        if len(column) == frames:
             grid[:, k] = column
-            continue
-        reference = seconds[columns[complete[np.abs(complete - k).argmin()]]]
-        if len(column) < count:
+        elif len(column) < frames:
             grid[match_in_order(seconds[column], reference), k] = column
         else:
             grid[:, k] = column[match_in_order(reference, seconds[column])]
-            dropped["surplus image of a place"] += len(column) - count
-    return grid
+            dropped["surplus image of a place"] += len(column) - frames
+    common = (grid >= 0).mean(axis=1) >= 0.5
+    if not common.all():
+        dropped["surplus image of a place"] += int((grid[~common] >= 0).sum())
+    return grid[common]
 
 
 def match_in_order(few: np.ndarray, many: np.ndarray) -> np.ndarray:
@@ -152,22 +160,32 @@ def _ends(grid: np.ndarray, name: str) -> tuple[int, int]:
         stop -= 1
     for frame in (first, stop - 1):
         if (grid[frame] < 0).any():
-            lack = int((grid[frame] < 0).sum())
-            raise InputError(f"{name} lacks {lack} images of frame {frame + 1}; send the whole series again.")
+            raise InputError(f"{name} lacks images of frame {frame + 1}; send the whole series again.")
     return first, stop
 
 
 def _fill(grid: np.ndarray, times: np.ndarray, name: str) -> None:
     """Put times into single gaps of a slice, and the earlier neighbour's image, in place."""
-    complete = [k for k in range(grid.shape[1]) if (grid[:, k] >= 0).all()]
+    complete = np.array([k for k in range(grid.shape[1]) if (grid[:, k] >= 0).all()], dtype=int)
     for t, k in np.argwhere(grid < 0):
         if grid[t + 1, k] < 0:
             raise InputError(
                 f"{name} lacks several images in a row of slice {k + 1} (from frame {t + 1}); send the series again."
             )
-        share = 0.5
-        if complete:
-            near = times[:, min(complete, key=lambda other: abs(other - k))]
-            share = (near[t] - near[t - 1]) / (near[t + 1] - near[t - 1])
-        times[t, k] = times[t - 1, k] + share * (times[t + 1, k] - times[t - 1, k])
+        near = complete[np.argsort(np.abs(complete - k), kind="stable")[:2]]
+        before, after = times[t - 1, k], times[t + 1, k]
+        guess = _predicted(times[:, k], times[:, near])[t] if len(near) else np.nan
+        times[t, k] = guess if before < guess < after else (before + after) / 2
         grid[t, k] = grid[t - 1, k]
+
+
+def _predicted(column: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Times of a slice as the linear combination of its neighbours' times that fits where they are known.
+
+    Exact for tables that stand still, move to and fro, or toggle between two places.
+    """
+    start = np.nanmin(column)
+    system = np.column_stack([neighbours - start, np.ones(len(column))])
+    known = np.isfinite(column)
+    weights = np.linalg.lstsq(system[known], column[known] - start, rcond=1e-9)[0]
+    return system @ weights + start

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 
@@ -84,8 +85,7 @@ def most_common(counts: np.ndarray) -> int:
 
 def acquisition_of(headers: list[SliceHeader], derived: bool, dropped: Counter) -> Acquisition:
     """Cluster images by their place along the normal."""
-    normal = normal_of(headers[0])
-    depth = np.array([np.dot(header.position, normal) for header in headers])
+    depth = _depths_mm(headers)
     order = np.argsort(depth, kind="stable")
     labels = np.concatenate([[0], np.cumsum(np.diff(depth[order]) > SAME_PLACE_MM)])
     places = np.empty(len(headers), dtype=int)
@@ -120,8 +120,15 @@ def _why_not(header: SliceHeader) -> str:
     if header.samples != 1 or header.bits_allocated == 8:
         return "screenshot or colour map"
     places = (header.position, header.orientation, header.pixel_spacing)
-    whole = all(value is not None and np.isfinite(value).all() for value in places)
-    return "" if whole and not header.plain_frames and normal_of(header) is not None else "image without a position"
+    whole = all(value is not None and all(map(isfinite, value)) for value in places)
+    upright = whole and not _parallel(header.orientation[:3], header.orientation[3:])
+    return "" if upright and not header.plain_frames else "image without a position"
+
+
+def _parallel(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two directions span no plane, so that no normal can be told."""
+    product = sum(a * b for a, b in zip(one, other))
+    return product**2 > 0.99 * sum(a * a for a in one) * sum(b * b for b in other)
 
 
 def acquisitions(
@@ -142,7 +149,8 @@ def _reconstruction(header: SliceHeader) -> tuple:
     """What images of one volume share; the last item says whether they were computed from others."""
     return (
         header.study_uid, header.rows, header.columns, header.kernel, header.bits_allocated, header.bits_stored,
-        header.signed, tuple(np.round(header.pixel_spacing, 3)), tuple(np.round(header.orientation, 2) + 0.0),
+        header.signed, tuple(round(x, 3) for x in header.pixel_spacing),
+        tuple(round(x, 2) + 0.0 for x in header.orientation),
         round(header.thickness or 0.0, 2), header.facts.get("KVP", ""), _is_derived(header),
     )  # fmt: skip
 
@@ -152,10 +160,15 @@ def _is_derived(header: SliceHeader) -> bool:
     return not words.isdisjoint(_DERIVED)
 
 
-def _moment(header: SliceHeader) -> tuple:
-    """Place and time of an image, as a second reconstruction of the same sample has them too."""
-    place = round(float(np.dot(header.position, normal_of(header))) / SAME_PLACE_MM)
-    return (place, *(header.facts.get(word, "") for word in MOMENT_WORDS))
+def _depths_mm(headers: list[SliceHeader]) -> np.ndarray:
+    """(n,) where images of one orientation lie along their normal."""
+    return np.array([header.position for header in headers]) @ normal_of(headers[0])
+
+
+def _moments(headers: list[SliceHeader]) -> list[tuple]:
+    """Place and time of every image, as a second reconstruction of the same samples has them too."""
+    places = np.rint(_depths_mm(headers) / SAME_PLACE_MM).astype(int)
+    return [(place, *(h.facts.get(word, "") for word in MOMENT_WORDS)) for place, h in zip(places.tolist(), headers)]
 
 
 def _without_overlap(members: list[SliceHeader]) -> list[list[SliceHeader]]:
@@ -169,7 +182,7 @@ def _without_overlap(members: list[SliceHeader]) -> list[list[SliceHeader]]:
     ordered = sorted(series.values(), key=lambda part: (-len(part), part[0].series_number or 0, part[0].series_uid))
     parts: list[tuple[list[SliceHeader], set]] = []
     for one in ordered:
-        moments = {_moment(header) for header in one}
+        moments = set(_moments(one))
         for images, seen in parts:
             if len(moments & seen) <= _FEW * len(moments):
                 images.extend(one)
@@ -178,7 +191,7 @@ def _without_overlap(members: list[SliceHeader]) -> list[list[SliceHeader]]:
         else:
             parts.append((list(one), moments))
     whole = [images for images, _ in parts]
-    single = all(len({_moment(h)[0] for h in one}) == len(one) for one in ordered)
+    single = all(len({moment[0] for moment in _moments(one)}) == len(one) for one in ordered)
     deep = max(acquisition_of(images, False, Counter()).frame_count for images in whole)
     return [members] if single and deep < LEAST_FRAMES <= len(series) else whole
 
@@ -199,10 +212,10 @@ def _one_field(acquisition: Acquisition) -> Acquisition:
 
 def _without_copies(acquisition: Acquisition, same_pixels: Callable) -> Acquisition:
     """Without images that repeat the place and time of another: copies, and second reconstructions in the series."""
-    headers, first = acquisition.headers, {}
+    headers, moments, first = acquisition.headers, _moments(acquisition.headers), {}
     again: list[tuple[int, int]] = []
     for index in sorted(range(len(headers)), key=lambda n: (headers[n].instance or 0, headers[n].frame)):
-        earlier = first.setdefault(_moment(headers[index]), index)
+        earlier = first.setdefault(moments[index], index)
         if earlier != index:
             again.append((index, earlier))
     few = len(again) <= _FEW * len(headers)
