@@ -202,8 +202,9 @@ class Fitting:
         over the batch would differ): the outputs of all parts come first, then the loss and its gradient at the
         outputs, then each part again with its share of that gradient.
         """
-        most = max(1, self.options["batch"] // world_size())  # every process must go through as many parts
-        parts = _parts(len(batch.images), min(self.options["accumulate"], most))
+        each = len(batch.images) // len(shard(self.options["batch"]))  # patches of one volume
+        least = self.options["batch"] // world_size() * each  # every process must go through as many parts
+        parts = _parts(len(batch.images), min(self.options["accumulate"], least))
         if len(parts) == 1:
             output = self._forward(batch.images, 0)
             loss = loss_of(output, batch, self.options)
