@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from StrokeCTPLib.concentration import K_H_OVER_DENSITY
 from StrokeCTPLib.deconvolution import (
     circulant_operator,
@@ -15,7 +16,6 @@ from StrokeCTPLib.deconvolution import (
     simpson,
     ssvd_operator,
 )
-
 from Training.simulation.ctp_phantom import GammaVariate, tissue_curve
 
 STEP_S = 1.5

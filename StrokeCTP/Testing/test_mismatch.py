@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from StrokeCTPLib.mismatch import MET, NOT_MET, UNKNOWN, Mismatch, Patient, trial_criteria
 
 from NeuraxisLib.errors import InputError
+from StrokeCTPLib.mismatch import MET, NOT_MET, UNKNOWN, Mismatch, Patient, trial_criteria
 
 
 def verdicts(core: float, hypo: float, **patient) -> dict[str, str]:

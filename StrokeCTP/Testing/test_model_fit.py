@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+from NeuraxisLib.errors import InputError
 from StrokeCTPLib.arterial_curve import continuous, fit_gamma
 from StrokeCTPLib.concentration import K_H_OVER_DENSITY
 from StrokeCTPLib.model_fit import bolus_area, build_dictionary, fit, fit_pooled
 from StrokeCTPLib.smoothing import voxel_pool
-
-from NeuraxisLib.errors import InputError
 from Training.simulation.ctp_phantom import SHAPES, GammaVariate, tissue_curve
 
 ARTERY = GammaVariate(t0_s=8.0, peak_hu=300.0)

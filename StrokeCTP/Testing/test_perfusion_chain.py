@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+
+from NeuraxisLib.errors import InputError
+from NeuraxisLib.volume import Volume
 from StrokeCTPLib.arterial_input import Contrast, find_arterial_input, vessel_at, with_vessels
 from StrokeCTPLib.brain_mask import find_brain
 from StrokeCTPLib.concentration import find_arrival, regular_times, to_regular
 from StrokeCTPLib.lesions import find_lesions, left_side, rules_for
 from StrokeCTPLib.perfusion_maps import PerfusionMaps, PerfusionOptions, compute_maps, maps_of, prepare
-
-from NeuraxisLib.errors import InputError
-from NeuraxisLib.volume import Volume
 from Training.simulation.ctp_phantom import GammaVariate
 from Training.simulation.ctp_stroke_phantom import ARTERY, CSF, VEIN, StrokePhantom, stroke_phantom
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+
 from StrokeCTPLib.calibration import noise_of
 from StrokeCTPLib.smoothing import edge_preserving, gaussian, temporal, voxel_pool
 
