@@ -198,7 +198,7 @@ def _candidates(image: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int
     coloured = np.lib.stride_tricks.sliding_window_view(_chroma(image) >= LEAST_CHROMA, BAR_WIDTH, axis=1).all(axis=-1)
     smooth = np.lib.stride_tricks.sliding_window_view(image, BAR_WIDTH, axis=1).mean(axis=-1)
     smooth = np.abs(np.diff(smooth, axis=0)).max(axis=-1) <= STEP
-    good = uniform & coloured
+    good = _bridged(uniform & coloured)
     run = best = good[0].astype(int)
     last = np.zeros_like(run)
     for row in range(1, height):
@@ -214,6 +214,13 @@ def _candidates(image: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int
         else:
             found.append(((int(x), int(x) + BAR_WIDTH), rows))
     return sorted(found, key=lambda bar: bar[1][0] - bar[1][1])
+
+
+def _bridged(good: np.ndarray) -> np.ndarray:
+    """Rows (h, w) that are good, and single rows or pairs between such that noise has spoilt."""
+    padded = np.pad(good, ((2, 2), (0, 0)))
+    above, below = padded[1:-3] | padded[:-4], padded[3:-1] | padded[4:]
+    return good | (above & below)
 
 
 def _with_pale_ends(image: np.ndarray, columns: tuple[int, int], rows: tuple[int, int]) -> tuple[int, int]:

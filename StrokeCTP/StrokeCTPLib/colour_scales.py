@@ -32,9 +32,17 @@ SCALES: dict[str, tuple[tuple[float, int, int, int], ...]] = {
 SCALE_OF = {"cbf": "flow", "cbv": "flow", "mtt": "time", "ttp": "time", "tmax": "time", "delay": "time"}
 #: Lowest and highest value that the Stavanger maps show: mL/100 g/min, mL/100 g, s, s. Other sites have others.
 STAVANGER_RANGES = {"cbf": (0.0, 100.0), "cbv": (0.0, 6.0), "ttp": (0.0, 20.0), "tmax": (0.0, 12.0)}
+#: What our own maps are written in, unless a site wants the colours of its vendor.
+OWN_SCALE = "jet"
 ENTRIES = 256
-#: Width of a written colour bar, and of the black strips on both sides of it.
-BAR_WIDTH, GAP = 20, 8
+#: Width of a written colour bar, of the black strips on both sides of it, and of the room for numbers.
+BAR_WIDTH, GAP, NUMBER_WIDTH = 20, 8, 48
+#: Characters of 5 rows of 3 pixels, each row an octal digit; and how many pixels of the image a side of these takes.
+_GLYPHS = {
+    "0": "75557", "1": "26227", "2": "71747", "3": "71717", "4": "55711", "5": "74717", "6": "74757", "7": "71222",
+    "8": "75757", "9": "75717", ".": "00002", "-": "00700",
+}  # fmt: skip
+_GLYPH_SCALE = 2
 
 
 def colour_table(scale: str, entries: int = ENTRIES) -> np.ndarray:
@@ -75,15 +83,50 @@ def coloured(values: np.ndarray, scale: str, value_range: tuple[float, float]) -
     return rgb
 
 
-def with_bar(rgb: np.ndarray, scale: str) -> np.ndarray:
+def with_bar(rgb: np.ndarray, scale: str, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """Slices (k, h, w, 3) with the scale's colour bar at the right margin, highest value on top.
 
     The bar is 256 rows high, or as high as the image if that is less; :mod:`StrokeCTPLib.colour_maps` reads it back.
-    The range is not drawn: whoever stores the image must store it too.
+
+    Args:
+        rgb: as :func:`coloured` makes them.
+        scale: by which they were made.
+        value_range: is written beside the bar's ends and middle, in white; None writes no numbers.
     """
     slices, rows = rgb.shape[:2]
     height = min(rows, ENTRIES)
     strip = np.zeros((slices, rows, BAR_WIDTH + 2 * GAP, 3), np.uint8)
     top = (rows - height) // 2
     strip[:, top : top + height, GAP : GAP + BAR_WIDTH] = colour_table(scale, height)[::-1, None]
-    return np.concatenate([rgb, strip], axis=2)
+    parts = [rgb, strip]
+    if value_range is not None:
+        low, high = check_range(value_range)
+        numbers = np.zeros((rows, NUMBER_WIDTH), np.uint8)
+        for share in (0.0, 0.5, 1.0):
+            _write(numbers, f"{low + share * (high - low):.4g}", top + (1 - share) * (height - 1))
+        parts.append(np.broadcast_to(numbers[None, :, :, None], (slices, rows, NUMBER_WIDTH, 3)))
+    return np.concatenate(parts, axis=2)
+
+
+def colour_map(values: np.ndarray, value_range: tuple[float, float], scale: str = OWN_SCALE) -> np.ndarray:
+    """A perfusion map as uint8 RGB slices (k, h, w + bar, 3) with bar and numbers, for people and for reading back.
+
+    Args:
+        values: (k, h, w); NaN becomes black.
+        value_range: lowest and highest value of the scale, to be stored with the images too.
+        scale: one of :data:`SCALES`; :data:`SCALE_OF` names the usual one of a map.
+    """
+    return with_bar(coloured(values, scale, value_range), scale, value_range)
+
+
+def _write(image: np.ndarray, text: str, middle: float) -> None:
+    """Write a number in white at the left of ``image`` (rows, columns), around the row ``middle``."""
+    columns: list[np.ndarray] = []
+    for character in text[: image.shape[1] // (4 * _GLYPH_SCALE)]:
+        octal = _GLYPHS.get(character, "00000")
+        pixels = np.array([[int(row) >> 2 & 1, int(row) >> 1 & 1, int(row) & 1, 0] for row in octal], np.uint8)
+        columns.append(np.kron(255 * pixels, np.ones((_GLYPH_SCALE, _GLYPH_SCALE), np.uint8)))
+    drawn = np.concatenate(columns, axis=1)
+    first = int(np.clip(round(middle - len(drawn) / 2), 0, max(len(image) - len(drawn), 0)))
+    drawn = drawn[: len(image) - first]
+    image[first : first + len(drawn), : drawn.shape[1]] = drawn

@@ -252,6 +252,15 @@ def test_torchvision_weights_see_what_keras_networks_see(tmp_path, torchvision_v
     assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
+def test_torchvision_features_weights_saw_images_of_0_to_255(tmp_path, torchvision_vgg):
+    state = {f"features.{name}": tensor for name, tensor in torchvision_vgg.state_dict().items()}
+    state["classifier.0.weight"] = torch.full((2, 3), float("nan"))  # so they are told apart
+    torch.save(state, tmp_path / "features.pth")
+    weights = read_vgg16(tmp_path / "features.pth")
+    assert torch.equal(weights["block1_conv1.weight"], state["features.0.weight"].flip(1))
+    assert torch.equal(weights["block5_conv3.weight"], state["features.28.weight"])
+
+
 def test_keras_weights_and_branches_of_one_channel(tmp_path, torchvision_vgg):
     layers = {}
     for name, (module, *_) in vgg16_layers().items():

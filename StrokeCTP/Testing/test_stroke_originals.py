@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -86,6 +87,25 @@ def test_outputs_are_the_originals(tmp_path, name, how, numbered):
     spread = np.ptp(wanted)
     assert spread > 0.05
     assert np.abs(np.moveaxis(found, 0, -1) - wanted).max() <= 1e-4 * spread
+
+
+def test_weights_saved_on_several_graphics_cards(tmp_path):
+    """Keras then saves the network as one layer of another, and tells the branches apart by TensorFlow's numbers."""
+    keras = KerasInNumpy(5)
+    images = {name: np.random.default_rng(4).uniform(-2, 2, (SIDE, SIDE, 3)) for name in MAPS}
+    wanted = stavanger(keras, images, [], numbered=True)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["layer_names"] = [b"input_1", b"model_1", b"lambda"]
+        for name in ("input_1", "model_1", "lambda"):
+            file.create_group(name).attrs["weight_names"] = []
+        arrays = {f"{layer}/{key}:0": value for layer, kept in keras.layers.items() for key, value in kept.items()}
+        file["model_1"].attrs["weight_names"] = [name.encode() for name in arrays]
+        for name, value in arrays.items():
+            file["model_1"].create_dataset(name, data=value)
+    x = np.concatenate([np.moveaxis(image, -1, 0) for image in images.values()])[None]
+    with torch.inference_mode():
+        found = ours(tmp_path / "a.h5", "Stavanger_U_Pm")(torch.from_numpy(x).float()).numpy()[0]
+    assert np.abs(np.moveaxis(found, 0, -1) - wanted).max() <= 1e-4 * np.ptp(wanted)
 
 
 def test_all_twelve_have_their_network_and_input():
