@@ -48,12 +48,11 @@ def read_dicom_frames(
         dropped["damaged file"] += len(scan.damaged)
     headers = usable_images(scan.headers, dropped)
     found = acquisitions(headers, same_pixels)
-    chosen = choose_acquisition(found, series, "The DICOM folder")
+    own = [one for one in found if series is None and any(header.path == path for header in one.headers)]
+    chosen = choose_acquisition(own or found, series, "The DICOM folder")
     for other in found:
-        if other is not chosen:
-            dropped["derived image" if other.derived else "image of another series or reconstruction"] += len(
-                other.headers
-            )
+        kind = "derived image" if other.derived else "image of another series or reconstruction"
+        dropped[kind] += 0 if other is chosen else len(other.headers)
     name = f"Series {chosen.key}"
     given = None if times is None else times_from(times)
     chosen, clock = _timed(chosen, name, given is not None or interval_s is not None)
@@ -114,6 +113,8 @@ def _volume(
         "thickness_mm": first.thickness, "tilt_deg": round(layout.tilt_deg, 2), "series_key": chosen.key,
         "warnings": list(layout.warnings), "notes": notes,
     }  # fmt: skip
+    if chosen.derived:
+        meta["warnings"].append("The frames say that they were computed from other images; their HU may be altered.")
     if any(header.lossy for header in headers):
         meta["warnings"].append("The images were compressed with loss; fine detail and HU may be off.")
     volume = Volume(array, layout.ijk_to_ras, "HU", layout.slice_origins_ras, times_s.mean(axis=1), meta)

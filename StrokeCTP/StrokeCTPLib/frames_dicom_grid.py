@@ -71,7 +71,12 @@ def build_grid(seconds: np.ndarray, places: np.ndarray, name: str) -> Grid:
     columns = [column[np.argsort(seconds[column], kind="stable")] for column in columns]
     count = most_common(np.array([len(column) for column in columns]))
     columns = _without_thin(columns, count, name, dropped, warnings)
-    grid = _aligned(columns, seconds, count, dropped)
+    grid = _simultaneous(columns, seconds)
+    if grid is None:
+        grid = _aligned(columns, seconds, count, dropped)
+    common = (grid >= 0).mean(axis=1) >= 0.5
+    dropped["surplus image of a place"] += int((grid[~common] >= 0).sum())
+    grid = grid[common]
     times = np.where(grid >= 0, seconds[grid], np.nan)
     first, last = _ends(grid, name)
     if first or last < len(grid):
@@ -87,7 +92,7 @@ def build_grid(seconds: np.ndarray, places: np.ndarray, name: str) -> Grid:
     if missing.any():
         number = int(missing.sum())
         warnings.append(f"{number} missing image{'s were' if number > 1 else ' was'} interpolated in time.")
-    return Grid(grid, times, missing, dropped, warnings)
+    return Grid(grid, times, missing, +dropped, warnings)
 
 
 def _without_thin(columns: list[np.ndarray], count: int, name: str, dropped, warnings) -> list[np.ndarray]:
@@ -108,11 +113,28 @@ def _without_thin(columns: list[np.ndarray], count: int, name: str, dropped, war
     return columns[low : high + 1]
 
 
+def _simultaneous(columns: list[np.ndarray], seconds: np.ndarray) -> np.ndarray | None:
+    """(frames, K) image indices, -1 where missing, if the images fall into bursts with each place at most once.
+
+    So every lost image is found wherever slices are taken together; None for a table that moves.
+    """
+    images = np.concatenate(columns)
+    places = np.repeat(np.arange(len(columns)), [len(column) for column in columns])
+    step = float(np.median(np.concatenate([np.diff(seconds[column]) for column in columns])))
+    order = np.argsort(seconds[images], kind="stable")
+    bursts = np.empty(len(images), dtype=int)
+    bursts[order] = np.concatenate([[0], np.cumsum(np.diff(seconds[images][order]) > step / 2)])
+    grid = np.full((bursts.max() + 1, len(columns)), -1)
+    if np.bincount(bursts * len(columns) + places).max() > 1:
+        return None
+    grid[bursts, places] = images
+    return grid
+
+
 def _aligned(columns: list[np.ndarray], seconds: np.ndarray, count: int, dropped: Counter) -> np.ndarray:
     """(frames, K) image indices, -1 where a place lacks a frame, matched by the times of the nearest fullest place.
 
-    The fullest places may hold up to END_FRAMES images more than the usual ``count``, which others lost; frames that
-    fewer than half the places have are left out.
+    The fullest places may hold up to END_FRAMES images more than the usual ``count``, which others lost.
     """
     sizes = np.array([len(column) for column in columns])
     frames = int(sizes[sizes <= count + END_FRAMES].max())
@@ -127,10 +149,7 @@ def _aligned(columns: list[np.ndarray], seconds: np.ndarray, count: int, dropped
         else:
             grid[:, k] = column[match_in_order(reference, seconds[column])]
             dropped["surplus image of a place"] += len(column) - frames
-    common = (grid >= 0).mean(axis=1) >= 0.5
-    if not common.all():
-        dropped["surplus image of a place"] += int((grid[~common] >= 0).sum())
-    return grid[common]
+    return grid
 
 
 def match_in_order(few: np.ndarray, many: np.ndarray) -> np.ndarray:

@@ -13,13 +13,16 @@ import numpy as np
 from NeuraxisLib.dicom_headers import SliceHeader
 from NeuraxisLib.dicom_series import kernel_class, normal_of, orientation_word
 from NeuraxisLib.errors import InputError, SeriesChoiceError
-from StrokeCTPLib.frames import LEAST_FRAMES
+from StrokeCTPLib.frames import LEAST_FRAMES, USUAL_FRAMES
 from StrokeCTPLib.frames_dicom_times import MOMENT_WORDS
 
 #: Images whose places along the normal agree to this lie at one place (ct_perfusion.md 7).
 SAME_PLACE_MM = 0.1
-_DERIVED = ("DERIVED", "MIP", "MINIP", "AVG", "AVERAGE", "MEAN", "SUB", "SUBTRACTION", "PROJECTION", "PERFUSION", "CBF",
-            "CBV", "MTT", "TTP", "TMAX")  # fmt: skip
+#: Words in an image type that mean it was computed from others.
+_DERIVED = {
+    "DERIVED", "MIP", "MINIP", "AVG", "AVERAGE", "MEAN", "SUB", "SUBTRACTION", "PROJECTION",
+    "CBF", "CBV", "MTT", "TTP", "TMAX",
+}  # fmt: skip
 #: Copies make at most this part of a series whose moments tell its images apart.
 _FEW = 0.1
 
@@ -238,16 +241,17 @@ def choose_acquisition(found: list[Acquisition], wanted: str | None, name: str) 
     """The acquisition named, or the one to measure: original, soft kernel, most frames, thick slices, most places.
 
     Raises:
-        InputError: no acquisition has enough frames.
+        InputError: no acquisition has several places and enough frames.
         SeriesChoiceError: none or several answer to the name; several examinations hold perfusion.
     """
-    deep = [one for one in found if one.frame_count >= LEAST_FRAMES]
     if wanted is not None:
         named = [one for one in found if one.answers_to(wanted.strip())]
-        deep = [one for one in named if one.frame_count >= LEAST_FRAMES] or named[:1]
-        if not deep:
+        if found and not named:
             raise _ask(found, f"{name} has no series '{wanted}'")
-    if not deep or deep[0].frame_count < LEAST_FRAMES:
+        found = named
+    found = [one for one in found if len(one.positions_mm) > 1]  # bolus monitoring has one place only
+    deep = [one for one in found if one.frame_count >= LEAST_FRAMES]
+    if not deep:
         most = max((one.frame_count for one in found), default=0)
         images = "one image" if most == 1 else f"{most} images"
         raise InputError(
@@ -263,7 +267,9 @@ def _merit(one: Acquisition) -> tuple:
     first = one.headers[0]
     kernel = {"soft": 2, "unknown": 1, "sharp": 0}[kernel_class(first.kernel)]
     thickness = min(first.thickness or 0.0, 10.0)
-    return (not one.derived, kernel, one.frame_count, thickness, len(one.headers), -(first.series_number or 0))
+    enough = one.frame_count >= USUAL_FRAMES
+    rank = (kernel, one.frame_count, thickness, len(one.headers), -(first.series_number or 0))
+    return (not one.derived, enough, *rank)
 
 
 def _ask(found: list[Acquisition], reason: str) -> SeriesChoiceError:

@@ -24,6 +24,8 @@ from StrokeCTPLib.times_file import SUFFIXES, fit_times, read_times, times_from
 _AIR_HU = -1024
 #: More of the voxels than this above bone is no HU.
 _BRIGHT_HU, _BRIGHT_PART = 3500, 0.1
+#: Soft tissue lies here where the rescale of -1024 was lost, in more than this part of the voxels.
+_STORED_BRAIN, _STORED_PART = (950, 1200), 0.1
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: Units of time that Slicer's sequences state for their index.
 _SECONDS_PER_UNIT = {"s": 1.0, "ms": 1e-3}
@@ -95,9 +97,17 @@ def _in_order(volume: Volume, times_s: np.ndarray, warnings: list[str]) -> tuple
 def _as_hu(array: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
     """The values with padding set to air; refused where they cannot be HU."""
     sample = array[:, :, ::2, ::2]
-    bright = float(np.mean(sample > _BRIGHT_HU))
-    if bright > _BRIGHT_PART or sample.min() == sample.max():
-        fault = "one value only" if bright <= _BRIGHT_PART else f"{100 * bright:.0f} % of the voxels above {_BRIGHT_HU}"
+    low, high, bright = sample.min(), sample.max(), float(np.mean(sample > _BRIGHT_HU))
+    fault = ""
+    if low == high:
+        fault = "one value only"
+    elif bright > _BRIGHT_PART:
+        fault = f"{100 * bright:.0f} % of the voxels above {_BRIGHT_HU}"
+    elif low >= 0 and np.mean((sample > _STORED_BRAIN[0]) & (sample < _STORED_BRAIN[1])) > _STORED_PART:
+        fault = "no value below zero and tissue near 1000, as before the rescale"
+    elif high <= 1:
+        fault = "no value above 1"
+    if fault:
         raise InputError(f"{name} does not hold HU ({fault}); convert the original series again.")
     low = int(np.count_nonzero(array < _AIR_HU))
     if not low:
@@ -145,9 +155,9 @@ def stored_times(path: Path, frames: int) -> np.ndarray | None:
     among the ``units`` of the axes (blank where the index is the frame number).
     """
     header = _nrrd_header(path)
-    labels = _values(header.get("MultiVolume.FrameLabels", ""), frames)
+    labels = label_times(header.get("MultiVolume.FrameLabels", ""), frames)
     if labels is not None:
-        return labels / 1000.0
+        return labels
     for axis in (0, 3):
         values = _values(header.get(f"axis {axis} index values", ""), frames)
         if values is None:
@@ -157,6 +167,12 @@ def stored_times(path: Path, frames: int) -> np.ndarray | None:
         if unit in _SECONDS_PER_UNIT:
             return values * _SECONDS_PER_UNIT[unit]
     return None
+
+
+def label_times(labels: str, frames: int) -> np.ndarray | None:
+    """Times in seconds from the text of a ``MultiVolume.FrameLabels`` attribute (ms); None unless one per frame."""
+    values = _values(labels, frames)
+    return None if values is None else values / 1000.0
 
 
 def _nrrd_header(path: Path) -> dict[str, str]:

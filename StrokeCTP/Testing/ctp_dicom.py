@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
@@ -140,6 +141,26 @@ def position_major(folder: Path, times_s: np.ndarray = UNIFORM_S, series_per_pos
 def shuttle(folder: Path) -> Path:
     """A table that moves up and down: every slice has its own times, at alternating distances."""
     return one_series(folder, shuttle_times())
+
+
+def toggle_times() -> np.ndarray:
+    """(t, k) times of a table that toggles between two places of two slices each, 1.4 s apart."""
+    return np.arange(20.0)[:, None] * 2.8 + [0.0, 0.0, 1.4, 1.4]
+
+
+def enhanced_per_time_point(folder: Path, times_s: np.ndarray = UNIFORM_S) -> Path:
+    """Every time point an enhanced file of its own with one AcquisitionDateTime for all its frames."""
+    uid, study = new_uid(), new_uid()
+    for t in range(len(times_s)):
+        enhanced(folder, times_s[t : t + 1])
+        path = folder / f"{t + 1:04d}.dcm"
+        dataset = dcmread(path)
+        dataset.SeriesInstanceUID, dataset.StudyInstanceUID, dataset.InstanceNumber = uid, study, t + 1
+        dataset.AcquisitionDateTime = dataset.AcquisitionDate + dataset.AcquisitionTime
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            del group.FrameContentSequence
+        dataset.save_as(path)
+    return folder
 
 
 def enhanced(folder: Path, times_s: np.ndarray = UNIFORM_S) -> Path:

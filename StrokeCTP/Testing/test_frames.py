@@ -10,6 +10,7 @@ import ctp_dicom as build
 import numpy as np
 import pytest
 from ctp_dicom import UNIFORM_S, acquisition, flat, write
+from pydicom import dcmread
 
 from StrokeCTPLib import frames_dicom_times as clocks
 from StrokeCTPLib.frames import read_frames
@@ -31,6 +32,10 @@ LAYOUTS = {
     "enhanced": (build.enhanced, UNIFORM_S, "an enhanced multi-frame file"),
     "enhanced shuttle": (
         lambda folder: build.enhanced(folder, build.shuttle_times()), build.shuttle_times(), "an enhanced multi-frame",
+    ),
+    "enhanced per time point": (build.enhanced_per_time_point, UNIFORM_S, "20 enhanced multi-frame files"),
+    "toggling table": (
+        lambda folder: build.one_series(folder, build.toggle_times()), build.toggle_times(), "one series",
     ),
     "variable sampling": (
         lambda folder: build.one_series(folder, build.variable_sampling()), build.variable_sampling(), "one series",
@@ -223,6 +228,7 @@ def test_given_times_and_intervals_override_the_images(tmp_path):
         (build.variable_sampling(), 12, 1),
         (build.shuttle_times(), 7, 2),
         (build.shuttle_times(), 12, 0),
+        (build.toggle_times(), 9, 1),
     ],
 )
 def test_a_missing_image_is_interpolated_at_its_own_time(tmp_path, times_s, t, k):
@@ -231,6 +237,16 @@ def test_a_missing_image_is_interpolated_at_its_own_time(tmp_path, times_s, t, k
     result = read_frames(write(flat(frames), tmp_path / "a"))
     check(result, times_s, tolerance_s=0.005, clock_s=0.101)  # rounded twice where interpolated
     assert any("1 missing image was interpolated" in warning for warning in result.report.warnings)
+
+
+def test_every_place_may_lack_another_image(tmp_path):
+    frames = acquisition()
+    for t, k in ((3, 0), (8, 1), (11, 2), (16, 3)):
+        frames[t][k] = None
+    images = [one for one in flat(frames) if one is not None]
+    result = read_frames(write(images, tmp_path / "a"))
+    check(result, UNIFORM_S, clock_s=0.101)
+    assert any("4 missing images were interpolated" in warning for warning in result.report.warnings)
 
 
 def test_incomplete_frames_at_the_ends_are_cut_off(tmp_path):
@@ -344,6 +360,29 @@ def test_of_two_reconstructions_the_thick_one_is_taken_unless_the_other_is_named
     }  # fmt: skip
     assert read_frames(folder, series="4").volume.array.shape == (20, 6, 16, 16)
     assert read_frames(folder, series="ctp 1.5 h20f").volume.spacing_mm[2] == pytest.approx(1.5)
+
+
+def test_bolus_monitoring_is_no_perfusion(tmp_path):
+    images = flat(acquisition())
+    monitor = flat(acquisition(np.arange(40.0)[:, None], start=build.START - timedelta(minutes=2), thickness_mm=10.0))
+    for one in monitor:
+        one.StudyInstanceUID = images[0].StudyInstanceUID
+    check(read_frames(write([*monitor, *images], tmp_path / "a")), UNIFORM_S)
+
+
+def test_a_file_stands_for_its_series(tmp_path):
+    folder = two_reconstructions(tmp_path / "a")
+    thin = next(path for path in sorted(folder.iterdir()) if dcmread(path).SeriesNumber == 4)
+    assert read_frames(thin).volume.array.shape == (20, 6, 16, 16)
+
+
+def test_derived_frames_are_used_with_a_warning_where_there_are_no_others(tmp_path):
+    images = flat(acquisition())
+    for one in images:
+        one.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    frames = read_frames(write(images, tmp_path / "a"))
+    check(frames, UNIFORM_S)
+    assert any("computed from other images" in warning for warning in frames.report.warnings)
 
 
 # -- pixels ------------------------------------------------------------------------------------------------------

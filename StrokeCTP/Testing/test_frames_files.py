@@ -188,6 +188,9 @@ def test_bad_files_are_refused(tmp_path):
     write_4d_nrrd(np.full((20, 4, 8, 8), 9000, np.int16), tmp_path / "bright.nrrd")
     with pytest.raises(InputError, match="does not hold HU"):
         read_frames(tmp_path / "bright.nrrd", interval_s=1.5)
+    write_4d_nrrd(phantom(build.UNIFORM_S) + np.int16(1024), tmp_path / "stored.nrrd")
+    with pytest.raises(InputError, match="tissue near 1000, as before the rescale"):
+        read_frames(tmp_path / "stored.nrrd", interval_s=1.5)
     write_volume(Volume(np.zeros((4, 8, 8), np.int16), np.eye(4)), tmp_path / "flat.nrrd")
     with pytest.raises(InputError, match="single three-dimensional image"):
         read_frames(tmp_path / "flat.nrrd", interval_s=1.5)
