@@ -136,6 +136,19 @@ def to_regular(frames: torch.Tensor, times_s: np.ndarray, regular_s: np.ndarray)
     return torch.stack(slices, 1)
 
 
+def chunks(values: torch.Tensor, width: int) -> tuple[torch.Tensor, ...]:
+    """Rows in chunks whose products of ``width`` columns stay in a processor's cache (2 MB), or fill a GPU (1 GB)."""
+    return values.split(max(64, (500_000 if values.device.type == "cpu" else 250_000_000) // width))
+
+
+def largest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maximum of every row and where it lies; numpy's search is several times faster than torch's on a CPU."""
+    if values.device.type != "cpu" or not len(values):
+        return values.max(1)
+    at = torch.from_numpy(values.numpy().argmax(1))
+    return values.gather(1, at[:, None])[:, 0], at
+
+
 def time_weights(times_s: np.ndarray) -> np.ndarray:
     """Weights (t,) in s of the trapezoid rule at any sample times."""
     gaps = np.diff(np.asarray(times_s, float))

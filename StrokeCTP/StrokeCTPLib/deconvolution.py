@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-#: Voxels per chunk: a chunk of residue functions stays in the processor's cache or a GPU's memory.
-CHUNK = 16384
+from StrokeCTPLib.concentration import chunks, largest
+
 #: Tissue that fills before the chosen artery is looked for up to this lead.
 LONGEST_LEAD_S = 6.0
 #: Share of the largest singular value, or frequency, below which the SVD methods cut.
@@ -129,12 +129,13 @@ def residues(curves: torch.Tensor, operator: Operator) -> torch.Tensor:
 
 def find_peaks(curves: torch.Tensor, operator: Operator) -> Peaks:
     """Deconvolve curves (n, t) chunk by chunk and keep each maximum only."""
-    return _chunked(curves, lambda chunk: _peaks(residues(chunk, operator), operator.lags_s))
+    width = len(operator.lags_s)
+    return _chunked(curves, width, lambda chunk: _peaks(residues(chunk, operator), operator.lags_s))
 
 
 def _peaks(k: torch.Tensor, lags_s: np.ndarray) -> Peaks:
     """Maxima over the last axis, refined by a parabola."""
-    height, at = k.max(1)
+    height, at = largest(k)
     around = torch.stack([at - 1, at + 1], 1).clamp(0, k.shape[1] - 1)
     below, above = k.gather(1, around).unbind(1)
     bend = below - 2 * height + above
@@ -145,8 +146,8 @@ def _peaks(k: torch.Tensor, lags_s: np.ndarray) -> Peaks:
     return Peaks(height - 0.25 * (below - above) * shift, lags_s[0] + (at + shift) * step)
 
 
-def _chunked(curves: torch.Tensor, peaks_of: Callable[[torch.Tensor], Peaks]) -> Peaks:
-    parts = [peaks_of(chunk) for chunk in curves.split(CHUNK)]
+def _chunked(curves: torch.Tensor, width: int, peaks_of: Callable[[torch.Tensor], Peaks]) -> Peaks:
+    parts = [peaks_of(chunk) for chunk in chunks(curves, width)]
     if not parts:
         return Peaks(curves.new_zeros(0), curves.new_zeros(0))
     return Peaks(torch.cat([part.height for part in parts]), torch.cat([part.lag_s for part in parts]))
@@ -182,7 +183,7 @@ def find_peaks_osvd(
                 break
         return Peaks(height, lag)
 
-    return _chunked(curves, of_chunk)
+    return _chunked(curves, len(fine[0].lags_s), of_chunk)
 
 
 def _distinct_cuts(artery: np.ndarray) -> Iterator[float]:

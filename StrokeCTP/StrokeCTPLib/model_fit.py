@@ -16,10 +16,8 @@ import numpy as np
 import torch
 
 from StrokeCTPLib.arterial_curve import continuous
-from StrokeCTPLib.concentration import K_H_OVER_DENSITY, time_weights
+from StrokeCTPLib.concentration import K_H_OVER_DENSITY, chunks, largest, time_weights
 
-#: Voxels per chunk; the scores of a chunk against all atoms exist for a moment only.
-CHUNK = 8192
 #: Share of the dictionary's energy that the leading singular vectors may leave out.
 LEFT_OUT = 1e-4
 _FINE_S = 0.1
@@ -118,7 +116,7 @@ def fit(curves: torch.Tensor, dictionary: Dictionary) -> ModelFit:
     atoms = dictionary.atoms.to(curves).T
     parts = [
         _refined(coefficients @ atoms, coefficients, dictionary)
-        for coefficients in (curves @ dictionary.project.to(curves)).split(CHUNK)
+        for coefficients in chunks(curves @ dictionary.project.to(curves), atoms.shape[1])
     ]
     return _joined(parts, curves)
 
@@ -138,7 +136,7 @@ def fit_pooled(curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[tor
     pairs = (atoms[:, row] * atoms[:, column] * twice).T.contiguous()
     parts = [
         _refined((m @ pairs).clamp(min=0).sqrt(), c, dictionary)
-        for m, c in zip(moments.split(CHUNK), coefficients.split(CHUNK))
+        for m, c in zip(*(chunks(values, pairs.shape[1]) for values in (moments, coefficients)))
     ]
     return _joined(parts, curves)
 
@@ -153,7 +151,7 @@ def _joined(parts: list[ModelFit], curves: torch.Tensor) -> ModelFit:
 def _refined(scores: torch.Tensor, coefficients: torch.Tensor, dictionary: Dictionary) -> ModelFit:
     """The best atom per voxel, moved between grid points by a parabola through its neighbours' scores."""
     count = len(dictionary.delay_s)
-    best, at = scores.max(1)
+    best, at = largest(scores)
     row, column = at // count, at % count
     log_mtt = np.log(dictionary.mtt_s)
     row_shift = _shift(scores, best, at, row, count, len(log_mtt))

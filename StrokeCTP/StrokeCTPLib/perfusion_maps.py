@@ -25,6 +25,7 @@ from StrokeCTPLib.concentration import (
     concentration,
     curves_of,
     find_arrival,
+    largest,
     regular_times,
     to_regular,
 )
@@ -245,7 +246,7 @@ def deconvolution_maps(
     mtt = torch.where(cbf > 0.5, 60 * cbv / cbf.clamp(min=0.5), torch.zeros_like(cbf)).clamp(max=60)
     smooth = torch.cat([curves[:, :1], curves, curves[:, -1:]], 1)
     smooth = 0.25 * smooth[:, :-2] + 0.5 * smooth[:, 1:-1] + 0.25 * smooth[:, 2:]
-    ttp = (times_s[0] + smooth.argmax(1) * step_s - arrival.time_s).clamp(min=0).to(cbf)
+    ttp = (times_s[0] + largest(smooth)[1] * step_s - arrival.time_s).clamp(min=0).to(cbf)
     return {"cbf": cbf, "cbv": cbv, "mtt": mtt, "tmax": peaks.lag_s.clamp(min=0), "ttp": ttp}
 
 

