@@ -14,6 +14,7 @@ from StrokeCTPLib.networks.fine_tuning import enter, limit_norms, new_convolutio
 from StrokeCTPLib.networks.multi_input_vgg import CompactMultiInputVGG, MultiInputVGG, glorot_init
 from StrokeCTPLib.networks.vgg_weights import IMAGENET_MEAN_BGR, read_vgg16, start_from, vgg16_layers
 from Testing.keras_in_numpy import write_keras
+from Training.losses_stroke import focal_tversky, weighted_focal_tversky
 
 FIVE = (*MAPS, MIP)
 
@@ -200,6 +201,27 @@ def test_frozen_layers_stay(norm):
     assert not moved & frozen
     assert any(".block4" in name for name in moved) and any(name.startswith("head") for name in moved)
     assert len(enter(stages("U", MAPS)[0], network)) == len(before)
+
+
+def test_it_learns_with_its_loss_penalty_and_max_norm():
+    torch.manual_seed(0)
+    maps = ("cbf", "tmax")
+    network = CompactMultiInputVGG(maps, base=4, size=32, dropout=0.0).train()
+    truth = torch.zeros(4, 32, 32, dtype=torch.long)
+    for image, (row, column) in enumerate([(4, 4), (16, 6), (8, 16), (14, 14)]):
+        truth[image, row : row + 12, column : column + 12] = 1
+        truth[image, row + 3 : row + 8, column + 3 : column + 8] = 2
+    images = torch.stack([1 - 0.4 * truth, 0.2 + 0.3 * truth], 1) + 0.05 * torch.randn(4, 2, 32, 32)
+    optimiser = torch.optim.Adam(enter(stages("U", maps)[0], network), lr=0.03)
+    losses = []
+    for _ in range(31):
+        logits = network(images)
+        losses.append(focal_tversky(logits, truth).mean().item())
+        optimiser.zero_grad()
+        (weighted_focal_tversky(logits, truth) + penalty(network)).backward()
+        optimiser.step()
+        limit_norms(network)
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_configurations():
