@@ -18,6 +18,8 @@ from StrokeCTPLib.frames_dicom_times import MOMENT_WORDS
 
 #: Images whose places along the normal agree to this lie at one place (ct_perfusion.md 7).
 SAME_PLACE_MM = 0.1
+#: Direction cosines that agree to this are one orientation (0.1 degree).
+_SAME_ORIENTATION = 2e-3
 #: Words in an image type that mean it was computed from others.
 _DERIVED = {
     "DERIVED", "MIP", "MINIP", "AVG", "AVERAGE", "MEAN", "SUB", "SUBTRACTION", "PROJECTION",
@@ -131,7 +133,7 @@ def _why_not(header: SliceHeader) -> str:
 def _parallel(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Whether two directions span no plane, so that no normal can be told."""
     product = sum(a * b for a, b in zip(one, other))
-    return product**2 > 0.99 * sum(a * a for a in one) * sum(b * b for b in other)
+    return product**2 >= 0.99 * sum(a * a for a in one) * sum(b * b for b in other)
 
 
 def acquisitions(
@@ -139,8 +141,13 @@ def acquisitions(
 ) -> list[Acquisition]:
     """Every set of images that agrees in study, reconstruction and kind, with copies removed."""
     groups: dict[tuple, list[SliceHeader]] = defaultdict(list)
+    orientations: list[tuple[float, ...]] = []
     for header in headers:
-        groups[_reconstruction(header)].append(header)
+        alike = (n for n, other in enumerate(orientations) if _near(header.orientation, other))
+        number = next(alike, len(orientations))
+        if number == len(orientations):
+            orientations.append(header.orientation)
+        groups[(number, *_reconstruction(header))].append(header)
     found = []
     for key, members in groups.items():
         for part in _without_overlap(members):
@@ -148,12 +155,15 @@ def acquisitions(
     return found
 
 
+def _near(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return max(abs(a - b) for a, b in zip(one, other)) <= _SAME_ORIENTATION
+
+
 def _reconstruction(header: SliceHeader) -> tuple:
-    """What images of one volume share; the last item says whether they were computed from others."""
+    """What images of one volume share beside their orientation; the last item says whether they are derived."""
     return (
         header.study_uid, header.rows, header.columns, header.kernel, header.bits_allocated, header.bits_stored,
         header.signed, tuple(round(x, 3) for x in header.pixel_spacing),
-        tuple(round(x, 2) + 0.0 for x in header.orientation),
         round(header.thickness or 0.0, 2), header.facts.get("KVP", ""), _is_derived(header),
     )  # fmt: skip
 

@@ -135,7 +135,8 @@ def image_times(headers: list[SliceHeader], places: np.ndarray, name: str, order
         seconds = _read(source, headers)
         verdict = "missing" if seconds is None else _verdict(source, seconds, places, headers)
         if not verdict:
-            return ImageTimes(seconds, f"{source.label} of every image", [], _passed_over(verdicts))
+            label, warnings = f"{source.label} of every image", _coarse(source, seconds)
+            return ImageTimes(seconds, label, warnings, _passed_over(verdicts))
         verdicts[source.label] = verdict
         if verdict == "against the image numbers":
             unruly.append((source, seconds))
@@ -240,6 +241,11 @@ def _ranks(headers: list[SliceHeader], places: np.ndarray, name: str) -> ImageTi
             ranks[order] = np.arange(len(headers)) - starts
             return ImageTimes(ranks, label, [], [f"The frames were put in order by {label}."], ranks_only=True)
     raise InputError(f"{name} has nothing that puts its time points in order; export the original series again.")
+
+
+def _coarse(source: TimeSource, seconds: np.ndarray) -> list[str]:
+    whole = source.clock and (seconds == np.rint(seconds)).all()
+    return ["Times are given in whole seconds only, so delays may be off by half a second."] if whole else []
 
 
 def _passed_over(verdicts: dict[str, str]) -> list[str]:

@@ -78,7 +78,7 @@ def test_tilted_gantry_stays_sheared(tmp_path):
     column = (0.0, np.cos(tilt), -np.sin(tilt))
     frames = read_frames(build.one_series(tmp_path / "a", column=column))
     check(frames, UNIFORM_S)
-    assert frames.volume.is_sheared
+    assert frames.volume.is_sheared and not frames.report.warnings[:-1]
     assert frames.volume.meta["tilt_deg"] == pytest.approx(15.0, abs=0.1)
 
 
@@ -199,6 +199,15 @@ def test_images_without_numbers_are_sorted_by_time(tmp_path):
         del one.InstanceNumber
 
     check(read_frames(changed(tmp_path / "a", change)), UNIFORM_S)
+
+
+def test_whole_seconds_are_worth_a_warning(tmp_path):
+    def change(one, t, k, seconds):
+        one.AcquisitionTime = f"{build.START + timedelta(seconds=seconds):%H%M%S}"
+
+    frames = read_frames(changed(tmp_path / "a", change))
+    assert np.abs(frames.times_s - UNIFORM_S).max() < 1.0
+    assert any("whole seconds only" in warning for warning in frames.report.warnings)
 
 
 def test_given_times_and_intervals_override_the_images(tmp_path):
