@@ -372,9 +372,10 @@ def test_the_pipeline_measures_what_an_nnunet_finds(tmp_path: Path, monkeypatch)
     """The whole task with a network of which only the map is given: the density at or above 60 HU."""
     from types import SimpleNamespace
 
+    from fault_support import head
+
     from HemorrhageSegLib.task import TASK, HemorrhageOptions
     from NeuraxisLib.models import write_model
-    from fault_support import head
 
     path = tmp_path / "mine.safetensors"
     texts = {"name": "mine", "title": "", "task": "hemorrhage", "licence": "", "notice": ""}

@@ -24,7 +24,6 @@ for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from NeuraxisLib import RESEARCH_USE_NOTICE  # noqa: E402
 from NeuraxisLib.errors import InputError, NeuraxisError  # noqa: E402
 from NeuraxisLib.process import keep_freed_memory, usable_cores  # noqa: E402
 from NeuraxisLib.task import Progress  # noqa: E402
@@ -205,9 +204,9 @@ def write(
 def _notice(data: Data) -> str:
     """What a reader of any result of this model has to know."""
     if not data.simulated:
-        return f"Trained on the cases of its maker, research use only. {RESEARCH_USE_NOTICE}"
-    real = "Real scans taught it which slices bleed, not where. " if data.slice_labels else ""
-    return f"Trained on simulation, research use only. {real}{RESEARCH_USE_NOTICE}"
+        return "Trained on the cases of its maker, research use only."
+    real = " Real scans taught it which slices bleed, not where." if data.slice_labels else ""
+    return f"Trained on simulation, research use only.{real}"
 
 
 def _device(name: str) -> str:
