@@ -124,13 +124,18 @@ def fit(curves: torch.Tensor, dictionary: Dictionary) -> ModelFit:
 def fit_pooled(curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[torch.Tensor], torch.Tensor]) -> ModelFit:
     """Fit curves (n, t) with the likelihood pooled over neighbours, amplitudes being each voxel's own.
 
+    Voxels of more than the usual contrast weigh no more than usual ones: a vessel would else speak for all around it,
+    and healthy cortex for the tissue at risk beside it.
+
     Args:
         pool: averages features (n, f) over neighbouring voxels (see smoothing.voxel_pool).
     """
     coefficients = curves @ dictionary.project.to(curves)
     rank = coefficients.shape[1]
     row, column = torch.triu_indices(rank, rank)
-    moments = pool(coefficients[:, row] * coefficients[:, column])
+    energy = coefficients.square().sum(1, keepdim=True)
+    usual = energy.median() if len(energy) else 1.0
+    moments = pool(coefficients[:, row] * coefficients[:, column] * (usual / energy.clamp(min=usual)))
     twice = torch.where(row == column, 1.0, 2.0).to(curves)
     atoms = dictionary.atoms.to(curves)
     pairs = (atoms[:, row] * atoms[:, column] * twice).T.contiguous()
