@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from Training.simulation.bank import HeadSources
     from Training.simulation.head_ct import SimulatedHead
 
+#: Label maps that come with the source tree.
+SAMPLE_ANATOMY = ROOT / "Training" / "SampleAnatomy"
 SOURCES = {"planted": 1, "synthetic": 2}
 FORMATS = ("nrrd", "nii.gz")
 TABLE, SETTINGS = "cases.csv", "simulate.json"
@@ -96,13 +98,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="nii.gz cannot hold tilted scans, so none are made then (default: %(default)s)")  # fmt: skip
     add("--real", type=Path, default=data / "head_ct_training", metavar="FOLDER",
         help="real head CTs with *labels.json (default: head_ct_training in $NEURAXIS_DATA)")  # fmt: skip
-    add("--label-maps", type=Path, default=data / "label_maps", metavar="FOLDER",
-        help="whole-head label maps training_seg_*.nii.gz (default: label_maps in $NEURAXIS_DATA)")  # fmt: skip
+    add("--label-maps", type=Path, default=_first_folder(data / "label_maps", SAMPLE_ANATOMY), metavar="FOLDER",
+        help="whole-head label maps training_seg_*.nii.gz (default: label_maps in $NEURAXIS_DATA; without it, three "
+        "that come along)")  # fmt: skip
     add("--lesion-shapes", type=Path, default=data / "lesion_shapes" / "infarct", metavar="FOLDER",
         help="real lesion masks, for shapes of bleeds (default: lesion_shapes/infarct in $NEURAXIS_DATA)")  # fmt: skip
     add("--workers", type=int, default=max(1, usable_cores() - 1), metavar="N",
         help="processes (default: all cores but one, here %(default)s)")  # fmt: skip
     return parser.parse_args(arguments)
+
+
+def _first_folder(*folders: Path) -> Path:
+    """The first that is there; the first of all if none is, for the message that says so."""
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def main(arguments: list[str]) -> int:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import shutil
-import signal
-import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from NeuraxisLib.errors import WorkerError
 from NeuraxisLib.preprocessing import SlicePreprocessing
 from NeuraxisLib.task import Progress
+from Training.pool import results
 from Training.recipe import Recipe
 from Training.simulation.bank import HeadSources, fill, fill_real
 
@@ -57,27 +51,8 @@ def fill_bank(
         WorkerError: a process died, most often for want of memory.
     """
     jobs = jobs_of(bank, real, label_maps, recipe, shapes)
-    if min(workers, len(jobs)) <= 1:
-        for done, job in enumerate(jobs, start=1):
-            run_job(job)
-            progress(done / len(jobs), f"simulated {done} of {len(jobs)} heads")
-        return
-    context = multiprocessing.get_context("spawn")
-    # Inside Slicer the running program is Slicer itself; its Python is called PythonSlicer.
-    interpreter = shutil.which("PythonSlicer") if "slicer" in sys.modules else None
-    if interpreter:
-        context.set_executable(interpreter)
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_leave_interrupts_to_the_parent)
-    try:
-        for done, future in enumerate(as_completed([pool.submit(run_job, job) for job in jobs]), start=1):
-            future.result()
-            progress(done / len(jobs), f"simulated {done} of {len(jobs)} heads")
-    except BrokenProcessPool:
-        raise WorkerError(
-            "A process that simulates heads died, probably for want of memory; use fewer --workers and start again."
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for done, _ in enumerate(results(run_job, [(job,) for job in jobs], workers), start=1):
+        progress(done / len(jobs), f"simulated {done} of {len(jobs)} heads")
 
 
 def run_job(job: Job) -> None:
@@ -94,8 +69,3 @@ def run_job(job: Job) -> None:
 def _sources(real: Path, label_maps: Path, shapes: Path | None) -> HeadSources:
     """The scans and their anatomy, read once per process."""
     return HeadSources(real, label_maps, shapes)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches the whole group; the parent lets each process finish its head."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
