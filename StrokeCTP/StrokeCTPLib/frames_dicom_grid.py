@@ -71,9 +71,9 @@ def build_grid(seconds: np.ndarray, places: np.ndarray, name: str) -> Grid:
     columns = [column[np.argsort(seconds[column], kind="stable")] for column in columns]
     count = most_common(np.array([len(column) for column in columns]))
     columns = _without_thin(columns, count, name, dropped, warnings)
-    grid = _simultaneous(columns, seconds)
+    grid = _simultaneous(columns, seconds, count)
     if grid is None:
-        grid = _aligned(columns, seconds, count, dropped)
+        grid = _aligned(columns, seconds, count)
     common = (grid >= 0).mean(axis=1) >= 0.5
     dropped["surplus image of a place"] += int((grid[~common] >= 0).sum())
     grid = grid[common]
@@ -92,6 +92,9 @@ def build_grid(seconds: np.ndarray, places: np.ndarray, name: str) -> Grid:
     if missing.any():
         number = int(missing.sum())
         warnings.append(f"{number} missing image{'s were' if number > 1 else ' was'} interpolated in time.")
+    spread, step = np.ptp(times, axis=1), float(np.median(np.diff(times, axis=0)))
+    if spread.max() > np.median(spread) + 0.75 * step:
+        warnings.append(f"Images are missing such that slices of one frame lie up to {spread.max():.1f} s apart.")
     return Grid(grid, times, missing, +dropped, warnings)
 
 
@@ -113,7 +116,7 @@ def _without_thin(columns: list[np.ndarray], count: int, name: str, dropped, war
     return columns[low : high + 1]
 
 
-def _simultaneous(columns: list[np.ndarray], seconds: np.ndarray) -> np.ndarray | None:
+def _simultaneous(columns: list[np.ndarray], seconds: np.ndarray, count: int) -> np.ndarray | None:
     """(frames, K) image indices, -1 where missing, if the images fall into bursts with each place at most once.
 
     So every lost image is found wherever slices are taken together; None for a table that moves.
@@ -125,49 +128,88 @@ def _simultaneous(columns: list[np.ndarray], seconds: np.ndarray) -> np.ndarray 
     bursts = np.empty(len(images), dtype=int)
     bursts[order] = np.concatenate([[0], np.cumsum(np.diff(seconds[images][order]) > step / 2)])
     grid = np.full((bursts.max() + 1, len(columns)), -1)
-    if np.bincount(bursts * len(columns) + places).max() > 1:
+    if bursts.max() >= count + 2 * END_FRAMES or np.bincount(bursts * len(columns) + places).max() > 1:
         return None
     grid[bursts, places] = images
     return grid
 
 
-def _aligned(columns: list[np.ndarray], seconds: np.ndarray, count: int, dropped: Counter) -> np.ndarray:
-    """(frames, K) image indices, -1 where a place lacks a frame, matched by the times of the nearest fullest place.
+def _aligned(columns: list[np.ndarray], seconds: np.ndarray, count: int) -> np.ndarray:
+    """(frames, K) image indices, -1 where missing, for a table that moves: place by place, by the times of neighbours.
 
-    The fullest places may hold up to END_FRAMES images more than the usual ``count``, which others lost.
+    Begins with a place that has as many images as most have, and goes outward, to such places first; an image that
+    fits no frame yet makes one.
     """
-    sizes = np.array([len(column) for column in columns])
-    frames = int(sizes[sizes <= count + END_FRAMES].max())
-    grid = np.full((frames, len(columns)), -1)
-    full = np.flatnonzero(sizes == frames)
-    for k, column in enumerate(columns):
-        reference = seconds[columns[full[np.abs(full - k).argmin()]]]
-        if len(column) == frames:
-            grid[:, k] = column
-        elif len(column) < frames:
-            grid[match_in_order(seconds[column], reference), k] = column
-        else:
-            grid[:, k] = column[match_in_order(reference, seconds[column])]
-            dropped["surplus image of a place"] += len(column) - frames
+    usual = np.array([k for k, column in enumerate(columns) if len(column) == count])
+    start = int(usual[np.abs(usual - len(columns) / 2).argmin()])
+    gap = float(np.median(np.diff(seconds[columns[start]]))) / 2
+    grid = np.full((count, len(columns)), -1)
+    grid[:, start] = columns[start]
+    placed = [start]
+    others = set(range(len(columns))) - {start}
+    for k in sorted(others, key=lambda place: (len(columns[place]) != count, abs(place - start))):
+        near = sorted(placed, key=lambda place: abs(place - k))
+        first = (grid[:, near] >= 0).argmax(axis=1)
+        rows = seconds[grid[np.arange(len(grid)), np.array(near)[first]]]
+        pairs = match_times(seconds[columns[k]], rows, gap)
+        wider = np.vstack([grid, np.full((1, len(columns)), -1)])[[row for _, row in pairs]]
+        wider[:, k] = np.append(columns[k], -1)[[image for image, _ in pairs]]
+        grid = wider
+        placed.append(k)
     return grid
 
 
-def match_in_order(few: np.ndarray, many: np.ndarray) -> np.ndarray:
-    """For every one of ``few`` rising times, the index of its own partner among ``many``, in order.
+def match_times(images: np.ndarray, frames: np.ndarray, gap: float) -> list[tuple[int, int]]:
+    """Pair rising times of one place with those of frames: (image, frame) in order, -1 for one without a partner.
 
-    The assignment with the least sum of absolute differences, by dynamic programming.
+    A constant offset between the two counts once: of those that occur between times at most two ranks apart, the one
+    is taken that leaves the least cost.
+
+    Args:
+        gap: cost in seconds of leaving one time without a partner.
     """
-    cost = np.full((len(few) + 1, len(many) + 1), np.inf)
-    cost[0] = 0.0
-    for i in range(1, len(few) + 1):
-        for j in range(i, len(many) + 1):
-            cost[i, j] = min(cost[i, j - 1], cost[i - 1, j - 1] + abs(few[i - 1] - many[j - 1]))
-    match, j = np.empty(len(few), dtype=int), len(many)
-    for i in range(len(few), 0, -1):
-        while cost[i, j] == cost[i, j - 1]:
+    if len(images) == len(frames):
+        apart = images - frames
+        if np.abs(apart - np.median(apart)).max() < gap:
+            return [(n, n) for n in range(len(images))]
+    found = [(abs(offset), *_match(images - offset, frames, gap)) for offset in _offsets(images, frames, gap)]
+    return min(found, key=lambda one: one[0] + one[1])[2]
+
+
+def _offsets(images: np.ndarray, frames: np.ndarray, gap: float) -> list[float]:
+    """Offsets between images and frames that hold over a good part of them, whichever images are missing."""
+    offsets = {}
+    for lag in range(-END_FRAMES, END_FRAMES + 1):
+        one, other = images[max(lag, 0) :], frames[max(-lag, 0) :]
+        count = min(len(one), len(other))
+        if count:
+            parts = np.quantile(one[:count] - other[:count], (0.1, 0.3, 0.5, 0.7, 0.9), method="nearest")
+            offsets.update({round(part / (0.1 * gap)): part for part in parts.tolist()})
+    return list(offsets.values())
+
+
+def _match(images: np.ndarray, frames: np.ndarray, gap: float) -> tuple[float, list[tuple[int, int]]]:
+    """The cheapest pairing and its cost: differences of partners, and ``gap`` for each that has none."""
+    cost = np.zeros((len(images) + 1, len(frames) + 1))
+    cost[:, 0], cost[0] = gap * np.arange(len(images) + 1), gap * np.arange(len(frames) + 1)
+    apart = np.abs(images[:, None] - frames)
+    for i in range(1, len(images) + 1):
+        for j in range(1, len(frames) + 1):
+            alone = min(cost[i - 1, j], cost[i, j - 1]) + gap
+            cost[i, j] = min(cost[i - 1, j - 1] + apart[i - 1, j - 1], alone)
+    pairs, (i, j) = [], (len(images), len(frames))
+    while i and j:
+        if cost[i, j] == cost[i - 1, j - 1] + apart[i - 1, j - 1]:
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+        elif cost[i - 1, j] <= cost[i, j - 1]:
+            i -= 1
+            pairs.append((i, -1))
+        else:
             j -= 1
-        match[i - 1] = j = j - 1
-    return match
+            pairs.append((-1, j))
+    pairs += [(n, -1) for n in reversed(range(i))] + [(-1, n) for n in reversed(range(j))]
+    return float(cost[-1, -1]), pairs[::-1]
 
 
 def _ends(grid: np.ndarray, name: str) -> tuple[int, int]:
@@ -185,15 +227,17 @@ def _ends(grid: np.ndarray, name: str) -> tuple[int, int]:
 
 def _fill(grid: np.ndarray, times: np.ndarray, name: str) -> None:
     """Put times into single gaps of a slice, and the earlier neighbour's image, in place."""
-    complete = np.array([k for k in range(grid.shape[1]) if (grid[:, k] >= 0).all()], dtype=int)
-    for t, k in np.argwhere(grid < 0):
-        if grid[t + 1, k] < 0:
+    known = np.isfinite(times)
+    measured = times.copy()
+    for t, k in np.argwhere(~known):
+        if not known[t + 1, k]:
             raise InputError(
                 f"{name} lacks several images in a row of slice {k + 1} (from frame {t + 1}); send the series again."
             )
-        near = complete[np.argsort(np.abs(complete - k), kind="stable")[:2]]
+        others = np.flatnonzero(known[t])
+        near = others[np.argsort(np.abs(others - k), kind="stable")[:2]]
         before, after = times[t - 1, k], times[t + 1, k]
-        guess = _predicted(times[:, k], times[:, near])[t] if len(near) else np.nan
+        guess = _predicted(measured[:, k], measured[:, near])[t] if len(near) else np.nan
         times[t, k] = guess if before < guess < after else (before + after) / 2
         grid[t, k] = grid[t - 1, k]
 
@@ -205,6 +249,6 @@ def _predicted(column: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     """
     start = np.nanmin(column)
     system = np.column_stack([neighbours - start, np.ones(len(column))])
-    known = np.isfinite(column)
+    known = np.isfinite(column) & np.isfinite(system).all(axis=1)
     weights = np.linalg.lstsq(system[known], column[known] - start, rcond=1e-9)[0]
     return system @ weights + start

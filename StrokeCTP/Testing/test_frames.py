@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from datetime import datetime, timedelta
-from itertools import combinations
 
 import ctp_dicom as build
 import numpy as np
@@ -14,7 +13,6 @@ from pydicom import dcmread
 
 from StrokeCTPLib import frames_dicom_times as clocks
 from StrokeCTPLib.frames import read_frames
-from StrokeCTPLib.frames_dicom_grid import match_in_order
 from Testing.dicom_series import new_uid, one_sentence
 
 LAYOUTS = {
@@ -280,15 +278,6 @@ def test_a_surplus_image_of_one_place_is_left_out(tmp_path):
     result = read_frames(write(flat(frames), tmp_path / "a"))
     check(result, UNIFORM_S)
     assert result.report.dropped == {"surplus image of a place": 1}
-
-
-def test_match_in_order_is_the_best_assignment():
-    rng = np.random.default_rng(5)
-    for _ in range(50):
-        many, few = np.sort(rng.uniform(0, 10, 7)), np.sort(rng.uniform(0, 10, 4))
-        best = min(np.abs(few - many[list(pick)]).sum() for pick in combinations(range(7), 4))
-        match = match_in_order(few, many)
-        assert (np.diff(match) > 0).all() and np.abs(few - many[match]).sum() == pytest.approx(best)
 
 
 # -- what does not belong ----------------------------------------------------------------------------------------
