@@ -173,6 +173,11 @@ def _shape_of(curves: np.ndarray, times_s: np.ndarray) -> _Shape:
     return _Shape(peak, np.asarray(times_s)[top], share @ weights, height[:, -3:].mean(1), rough)
 
 
+def _roughest(times_s: np.ndarray) -> float:
+    """Highest roughness of a vessel's curve: 0.04 per frame at 1 s; it grows with the square of the gap."""
+    return 0.04 * len(times_s) * max(1.0, float(np.diff(times_s).mean())) ** 2
+
+
 def _arteries(
     scan: Contrast, allowed: np.ndarray, peaks: np.ndarray, times_s: np.ndarray, arrival: Arrival
 ) -> list[Vessel]:
@@ -184,7 +189,7 @@ def _arteries(
     shape = _shape_of(curves, times_s)
     start = curves[:, list(arrival.baseline_frames)]
     quiet = np.abs(start.mean(1)) < 0.15 * shape.peak
-    good = quiet & (shape.tail < 0.5) & (shape.roughness < 0.04 * len(times_s)) & (shape.at_s > times_s[0])
+    good = quiet & (shape.tail < 0.5) & (shape.roughness < _roughest(times_s)) & (shape.at_s > times_s[0])
     late = np.maximum(shape.at_s - arrival.time_s, 0) + 2.0
     score = np.where(good, shape.peak / late / np.maximum(shape.width_s, 1.0), 0)
     order = score.argsort()[::-1][:CLOSELY]
@@ -201,7 +206,7 @@ def _vein(scan: Contrast, inside: np.ndarray, peaks: np.ndarray, times_s: np.nda
     shape = _shape_of(curves, times_s)
     later = shape.at_s - artery.time_to_peak_s
     area = curves @ time_weights(times_s)
-    ok = (later >= 1) & (later <= 20) & (shape.peak > artery.peak_hu) & (shape.roughness < 0.04 * len(times_s))
+    ok = (later >= 1) & (later <= 20) & (shape.peak > artery.peak_hu) & (shape.roughness < _roughest(times_s))
     ok |= (later >= 1) & (later <= 20) & (area > 1.2 * area_of(artery.curve_hu, times_s))
     score = np.where(ok, area, 0)
     order = score.argsort()[::-1][:CLOSELY]

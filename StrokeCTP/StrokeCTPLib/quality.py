@@ -9,6 +9,7 @@ import numpy as np
 from NeuraxisLib.errors import InputError
 from StrokeCTPLib.arterial_input import FACTOR_EXPECTED, ArterialInput
 from StrokeCTPLib.concentration import LEAST_BASELINE_FRAMES, Arrival
+from StrokeCTPLib.motion import FLAGGED_MM, Motion
 
 #: Fewer frames cannot be deconvolved; shorter, sparser or noisier acquisitions are flagged.
 FEWEST_FRAMES, SHORT_S, SPARSE_S, NOISY_HU, WEAK_ARTERY_HU = 15, 60.0, 4.0, 1.0, 50.0
@@ -58,3 +59,15 @@ def find_flags(times_s: np.ndarray, arrival: Arrival, arterial: ArterialInput, n
         (noise_hu > NOISY_HU, "noise", f"The smoothed curves have a noise of {noise_hu:.1f} HU; core is uncertain."),
     ]
     return [Flag(code, text) for found, code, text in checks if found]
+
+
+def motion_flags(motion: Motion) -> list[Flag]:
+    """Flags of frames that moved by more than 3 mm, and of such that no correction brings back."""
+    flags = []
+    lost, far = int(motion.beyond_repair.sum()), ~motion.beyond_repair & (motion.displacement_mm > FLAGGED_MM)
+    if far.any():
+        most = float(motion.displacement_mm[far].max())
+        flags.append(Flag("motion", f"The head moved by up to {most:.0f} mm in {int(far.sum())} frames; look at them."))
+    if lost:
+        flags.append(Flag("beyond-repair", f"{lost} frames fit the others by no movement; leave them out."))
+    return flags

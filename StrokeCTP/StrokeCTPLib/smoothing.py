@@ -46,13 +46,13 @@ def gaussian(images: torch.Tensor, mask: torch.Tensor, sigma_px: float | tuple[f
     result = torch.zeros_like(images)
     if not inside.numel():
         return result
-    smooth = _blur(images[(..., *box)] * inside, sigmas)
-    result[(..., *box)] = smooth.div_(_blur(inside, sigmas).clamp_(min=1e-6)).mul_(inside)
+    smooth = blur(images[(..., *box)] * inside, sigmas)
+    result[(..., *box)] = smooth.div_(blur(inside, sigmas).clamp_(min=1e-6)).mul_(inside)
     return result
 
 
-def _blur(images: torch.Tensor, sigmas: tuple[float, float, float]) -> torch.Tensor:
-    """Plain Gaussian along k, j and i."""
+def blur(images: torch.Tensor, sigmas: tuple[float, float, float]) -> torch.Tensor:
+    """Plain Gaussian of images (..., k, j, i) along k, j and i, SD in voxels; zero beyond the borders."""
     k, j, i = images.shape[-3:]
     if sigmas[2] > 0:
         images = images @ gaussian_matrix(i, sigmas[2], images)

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from StrokeCTPLib.concentration import curves_of, time_weights  # noqa: E402
 from StrokeCTPLib.deconvolution import circulant_operator, find_peaks, find_peaks_osvd, residues  # noqa: E402
 from StrokeCTPLib.lesions import find_lesions, rules_for  # noqa: E402
 from StrokeCTPLib.model_fit import bolus_area, build_dictionary, fit, fit_pooled  # noqa: E402
+from StrokeCTPLib.motion import correct_motion  # noqa: E402
 from StrokeCTPLib.perfusion_maps import (  # noqa: E402
     PerfusionOptions,
     compute_maps,
@@ -292,6 +294,7 @@ def speed(head: StrokePhantom, rounds: int) -> None:
         ),
         ("whole chain, Gaussian", 8.0, lambda: chain(head, options), None),
         ("whole chain, edge-preserving", 8.0, lambda: chain(head, PerfusionOptions()), None),
+        ("whole chain with motion, 12 frames moved", 25.0, lambda: moving_chain(head), None),
     )
     print(f"  {len(prepared.curves)} tissue voxels, {len(dictionary.atoms)} atoms, {torch.get_num_threads()} thread(s)")
     for name, goal, work, peer in jobs:
@@ -307,6 +310,15 @@ def chain(head: StrokePhantom, options: PerfusionOptions) -> object:
     """Frames to lesions."""
     maps = compute_maps(head.frames, options=options)
     return find_lesions(maps, head.frames)
+
+
+def moving_chain(head: StrokePhantom) -> object:
+    """The chain on a head of which 12 frames lie elsewhere."""
+    array = head.frames.array.copy()
+    array[20:32] = np.roll(array[20:32], (3, -2), (2, 3))
+    frames, motion = correct_motion(replace(head.frames, array=array))
+    assert motion.corrected[20:32].all() and not motion.corrected[:20].any()
+    return chain(replace(head, frames=frames), PerfusionOptions())
 
 
 def main() -> None:
