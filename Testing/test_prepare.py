@@ -140,6 +140,16 @@ def test_faulty_cases_may_be_left_out_by_name(tmp_path, capsys):
     assert "left out: 'c0', 'c1', 'c2', 'c3'" in capsys.readouterr().out
 
 
+def test_a_patient_in_two_splits_is_told_with_the_other_faults(tmp_path, capsys):
+    source = table(tmp_path / "data", c4={"patient": f"{CANARY}0"})
+    (tmp_path / "data" / "4.nrrd").write_bytes(b"cut short")
+    assert run(source, tmp_path / "s.h5", *ONE) == 1
+    told = capsys.readouterr()
+    assert "fault (leak)" in told.err and "'c4'" in told.err
+    assert "; 2 faults, " in told.out and "; 5 can be used; " in told.out
+    assert run(source, tmp_path / "s.h5", "--skip-faulty", *ONE) == command.SOME_LEFT_OUT
+
+
 def test_a_patient_in_two_splits_is_a_fault_or_a_told_warning(tmp_path, capsys):
     source = table(tmp_path / "data", c4={"patient": f"{CANARY}0"})
     assert run(source, tmp_path / "s.h5", *ONE) == 1

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from Training.layouts.base import Finding
-from Training.splits import leaks
+from Training.splits import Case, leaks
 from Training.store import IGNORED, CaseInfo, StoredCase
 
 #: A mask that marks more of its image than this is most likely inverted.
@@ -66,14 +66,19 @@ def _check_truth(case: StoredCase, tell) -> None:
             tell("region", f"has {100 * outside:.0f} % of its mask outside the brain; look at both.")
 
 
-def check_set(cases: Sequence[CaseInfo], allow_leaks: bool = False) -> list[Finding]:
+def check_set(
+    cases: Sequence[CaseInfo], allow_leaks: bool = False, everyone: Sequence[Case] | None = None
+) -> list[Finding]:
     """Findings about the set: duplicates, patients in two splits, units, labels, splits without cases.
 
     Args:
-        cases: the index of all cases.
+        cases: the index of all cases that could be read.
         allow_leaks: patients and scans in two splits are warnings, to repeat a published split that has them.
+        everyone: whose splits are compared, by default ``cases``; with those that could not be read, nothing about
+            splits is left for a second round.
     """
-    findings = [*_duplicates(cases, allow_leaks), *_leaks(cases, allow_leaks), *_mixtures(cases)]
+    everyone = cases if everyone is None else everyone
+    findings = [*_duplicates(cases, allow_leaks), *_leaks(everyone, allow_leaks), *_mixtures(cases)]
     if cases and not any(info.has_truth for info in cases):
         findings.append(Finding("truth", "No case has a mask; nothing can be learnt or judged by outlines.", (), False))
     undecided = [info.id for info in cases if not info.split]
@@ -107,7 +112,7 @@ def _differ(same: list[CaseInfo]) -> bool:
     return any(len({getattr(info, word) for info in same}) > 1 for word in ("split", "patient", "truth_sha256"))
 
 
-def _leaks(cases: Sequence[CaseInfo], allow_leaks: bool) -> Iterable[Finding]:
+def _leaks(cases: Sequence[Case], allow_leaks: bool) -> Iterable[Finding]:
     for splits in leaks(cases):
         where = "; ".join(f"{split}: {names(ids)}" for split, ids in splits.items())
         ids = tuple(case for own in splits.values() for case in own)

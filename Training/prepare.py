@@ -142,7 +142,9 @@ def _work(options: argparse.Namespace) -> int:
         parts = read_all(sources, reading, folder, options.workers)
         own = [*found.findings, *(finding for part in parts for finding in part.findings)]
         infos = _infos(parts, sources, own if options.skip_faulty else [])
-        findings = [*own, *check_set(infos, options.allow_leaks)]
+        # a patient in two splits is told even where other faults have to be mended first
+        everyone = infos if options.skip_faulty else sources
+        findings = [*own, *check_set(infos, options.allow_leaks, everyone)]
         named = {name for finding in own if finding.fault for name in finding.cases}
         left_out = sorted(named.union(source.id for source in sources) - {info.id for info in infos})
         status = _judge(findings, own, len(infos), options)
@@ -151,7 +153,7 @@ def _work(options: argparse.Namespace) -> int:
         if findings:
             print(in_words(findings), file=sys.stderr)
         if status == FAULT or options.check_only:
-            print(f"Checked {len(sources)} cases; {_counted(findings)}; no store was written.")
+            print(f"Checked {len(sources)} cases; {_counted(findings)}; {len(infos)} can be used; no store written.")
             return status
         kept = {info.id for info in infos}
         made = [part for part in parts if part.name in kept]

@@ -6,6 +6,7 @@ import math
 import sys
 from copy import deepcopy
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ else:
     import tomli as tomllib
 
 __all__ = ["SOURCES", "Recipe"]
+
+#: Types of values in words.
+_KINDS: dict[type, str] = {
+    str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list [...]",
+    dict: "a table {key = value}",
+}  # fmt: skip
+#: Where the recipes lie that come with the package.
+_SHIPPED = Path(__file__).resolve().parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Recipe:
         ``fitting.learning_rate = 3e-4``; ``preset = "sane"`` lays them over the published ones.
 
         Args:
-            path: the file.
+            path: the file, or the name of a recipe that comes with the package, without folder and ending.
             overrides: ``section.key=value`` each, the value as TOML writes it (quotes may be left out); a key of an
                 inline table is named with one more dot, as in ``architecture.arguments.base=8``.
 
@@ -67,6 +76,8 @@ class Recipe:
             InputError: names the file, the key and what is wrong with it.
         """
         name = Path(path).name
+        if str(path) == name and not Path(path).exists() and (_SHIPPED / f"{name}.toml").is_file():
+            path = _SHIPPED / f"{name}.toml"
         try:
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError:
@@ -121,7 +132,7 @@ def _override(data: dict, override: str) -> None:
     kinds = SECTIONS.get(section, {}) | (VOLUME_PREPROCESSING if section == "preprocessing" else {})
     kind = kinds.get(names[-1] if len(names) < 3 else names[1])
     if not separator or kind is None or len(names) > 3 or (len(names) == 3 and kind is not dict):
-        raise InputError(f"The override '{override}' names no recipe key; write section.key=value.")
+        raise InputError(f"The override '{override}' names no recipe key; {_alike(key.strip())}.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -131,6 +142,14 @@ def _override(data: dict, override: str) -> None:
         if not isinstance(data, dict):
             raise InputError(f"The recipe's '{name}' is not a section, so '{override}' cannot be set; correct it.")
     data[names[-1]] = value
+
+
+def _alike(key: str) -> str:
+    """What may have been meant by a key that there is not."""
+    sections = SECTIONS | {"preprocessing": SECTIONS["preprocessing"] | VOLUME_PREPROCESSING}
+    keys = [f"{section}.{name}" if section else name for section, names in sections.items() for name in names]
+    close = get_close_matches(key, keys, n=1)
+    return f"perhaps {close[0]} is meant" if close else "write section.key=value"
 
 
 def _check(data: dict) -> None:
@@ -164,7 +183,8 @@ def _check_section(section: str, values: dict, keys: dict[str, Kinds]) -> None:
 
 def _check_value(label: str, value: Any, kind: Kinds) -> None:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"The recipe's '{label}' has the wrong type: {value!r}; correct it.")
+        wanted = _KINDS[kind if isinstance(kind, type) else float]
+        raise InputError(f"The recipe's '{label}' has the wrong type: {value!r}; give {wanted}.")
     low, high = RANGES.get(label, (-math.inf, math.inf))
     if label in RANGES and not low <= value <= high:
         raise InputError(f"The recipe's '{label}' is {value}; choose a number from {low:g} to {high:g}.")

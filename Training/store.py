@@ -170,8 +170,9 @@ class Store:
         splits = self.splits
         missing = [name for name in names if name not in splits]
         if missing:
-            known = ", ".join(f"'{name}'" for name in splits)
-            raise InputError(f"The store '{self.path.name}' has no split '{missing[0]}'; its splits are {known}.")
+            known = ", ".join(f"'{name}'" for name in splits if name)
+            remedy = f"its splits are {known}" if known else "it has none at all, prepare it again with --split"
+            raise InputError(f"The store '{self.path.name}' has no split '{missing[0]}'; {remedy}.")
         return [info.id for info in self if info.split in names]
 
     def _grouped(self, attribute: str) -> dict[str, list[str]]:

@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("recipe", type=Path, help="TOML recipe, such as Training/recipes/hemorrhage_drunet_starter.toml")
+    add("recipe", type=Path, help="TOML recipe, or the name of one that comes along (hemorrhage_drunet_starter)")
     add("output", type=Path, help="model file to write (.safetensors)")
     add("--run", type=Path, required=True, metavar="FOLDER", help="folder of the run: bank, checkpoint, logs")
     add("--store", type=Path, metavar="FILE",
@@ -127,15 +127,17 @@ def train(options: argparse.Namespace, recipe: Recipe) -> None:
     """Prepare the data, fit, and write the model file; in one of torchrun's processes, take part in it."""
     import torch
 
+    from Training.checkpointing import load_parts
     from Training.data import data_of
     from Training.distributed import is_first, processes
-    from Training.fitting import Fitting
+    from Training.fitting import Fitting, build
     from Training.logbook import LogBook
 
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     started = start_weights(options.start_from, recipe)
+    load_parts(build(recipe), started)  # what cannot be built or started from is told before cases are prepared
     with processes(_device(options.device)) as device:
         data = data_of(options, recipe)
         fitting = Fitting(recipe, options.run, data.sampler, data.validation, str(device), started, options.readers)

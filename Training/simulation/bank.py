@@ -135,9 +135,10 @@ class HeadSources:
     def planted(self, rng: np.random.Generator) -> SimulatedHead:
         """A bleed-free real CT with planted bleeds; InputError if the folder has none."""
         if not self.clean:
+            fault = "lists no head CT without bleeding" if self.real_folder.is_dir() else "was not found"
             raise InputError(
-                f"'{self.real_folder.name}' lists no head CT without bleeding to plant bleeds in; name another folder "
-                "with --real or set simulation.planted to 0."
+                f"The folder '{self.real_folder.name}' of head CTs to plant bleeds in {fault}; name another with "
+                "--real or ask for no planted heads."
             )
         name = str(rng.choice(self.clean))
         volume, brain = self.real(name)
@@ -148,9 +149,10 @@ class HeadSources:
     def synthetic(self, rng: np.random.Generator) -> SimulatedHead:
         """A head made from a label map; InputError if the folder has none."""
         if not self.maps:
+            fault = "holds no training_seg_*.nii.gz" if self.label_map_folder.is_dir() else "was not found"
             raise InputError(
-                f"'{self.label_map_folder.name}' holds no label maps training_seg_*.nii.gz; name another folder with "
-                "--label-maps or set simulation.synthetic to 0."
+                f"The folder '{self.label_map_folder.name}' of label maps {fault}; name another with --label-maps or "
+                "ask for no synthetic heads."
             )
         volume, _ = read_volume(self.maps[rng.integers(len(self.maps))]).axial()
         labels = volume.array if volume.array.dtype.kind in "iu" else np.rint(volume.array)
