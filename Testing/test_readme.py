@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -58,11 +59,39 @@ def test_files_that_make_runs_exist():
     assert (ROOT / scan).is_file()
 
 
+def training_commands() -> list[list[str]]:
+    """(program, arguments ...) of every command in the pages of Training."""
+    found = []
+    for page in ("README.md", "evaluation/README.md"):
+        text = (ROOT / "Training" / page).read_text(encoding="utf-8").replace("\\\n", " ")
+        found += re.findall(r"^    python Training/(\w+)\.py (.*)$", text, re.MULTILINE)
+        found += re.findall(r"`python Training/(\w+)\.py ([^`]+)`", text)
+    return [[program, *shlex.split(rest)] for program, rest in found]
+
+
+@pytest.mark.parametrize("words", training_commands(), ids=" ".join)
+def test_commands_of_training_can_be_read(words):
+    import_module(f"Training.{words[0]}").parse(words[1:])
+
+
+def test_training_lists_every_recipe_and_links_what_is_there():
+    text = (ROOT / "Training" / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|.*\|$", text.split("## Recipes")[1], re.MULTILINE))))
+    recipes = {path.stem.removeprefix("hemorrhage_") for path in (ROOT / "Training" / "recipes").glob("hemorrhage_*")}
+    assert recipes <= listed
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / "Training" / target).exists(), target
+
+
 @pytest.mark.parametrize("arguments", commands_of("neuraxis"), ids=" ".join)
 def test_commands_and_options_exist(arguments):
     typer = pytest.importorskip("typer")
     from NeuraxisLib.cli import make_app
+    from NeuraxisLib.cli_training import PROGRAMS
 
+    if arguments[0] in PROGRAMS:  # they read their own command lines
+        import_module(f"Training.{arguments[0]}").parse(arguments[1:])
+        return
     group = typer.main.get_command(make_app())
     command = group.commands[arguments[0]] if not arguments[0].startswith("-") else group
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
