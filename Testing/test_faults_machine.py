@@ -130,7 +130,7 @@ def test_torch_absent_in_the_worker(model, tmp_path):
 STAGES = [
     "Reading the image",
     "Finding the brain",
-    "Preparing slices",
+    "Preparing the image",
     "Loading the network",
     "Finding blood",
     "Measuring",
