@@ -388,7 +388,7 @@ def test_slice_score_sees_nothing_outside_the_brain():
 def test_the_recipe_chooses_the_loss():
     z, batch = torch.randn(1, 1, 8, 8, generator=torch.manual_seed(0)), batch_of(np.eye(8).tolist())
     options = tiny_recipe()["fitting"]
-    assert loss_of(z, batch, options) == bleeding_loss(z, batch, options["outside_weight"], options["slice_weight"])
+    assert loss_of(z, batch, options) == bleeding_loss(z, batch, options["outside_weight"], options["slice_weight"], 4.0)
     legacy = tiny_recipe("fitting.loss=legacy_mean_dice")["fitting"]
     assert loss_of(z, batch, legacy) == legacy_mean_dice_loss(z, batch)
 

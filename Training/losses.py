@@ -92,14 +92,20 @@ def named(name: str) -> Loss:
     return LOSSES[name]
 
 
-def bleeding_loss(logits: Tensor, batch: Batch, outside_weight: float, slice_weight: float) -> Tensor:
+def bleeding_loss(
+    logits: Tensor, batch: Batch, outside_weight: float, slice_weight: float, pixel_weight: float = 4.0
+) -> Tensor:
     """Cross-entropy + Dice on exact slices and clean real slices, plus a slice-label term on real slices.
+
+    The Dice alone makes a network sure of every edge; the more the cross-entropy weighs, the better its probabilities
+    are calibrated, and outlines grow less.
 
     Args:
         logits: (n, 1 or 2, size, size).
         batch: see :class:`Training.sampling.Batch`.
         outside_weight: weight of pixels outside the brain.
         slice_weight: weight of the slice-label term.
+        pixel_weight: weight of the cross-entropy (mean over all pixels) beside the Dice.
     """
     z, dense = blood_logits(logits), _dense(batch)
     brain = batch.brain[dense]
@@ -114,7 +120,7 @@ def bleeding_loss(logits: Tensor, batch: Batch, outside_weight: float, slice_wei
         entropy, z[dense].numel(), (p * y).sum(), p.sum(), y.sum(), of_slices, label.numel()
     )
     dice = (2 * both + 1) / (found + true + 1)
-    return 4 * _mean(entropy, pixels) + 1 - dice + slice_weight * _mean(of_slices, slices)
+    return pixel_weight * _mean(entropy, pixels) + 1 - dice + slice_weight * _mean(of_slices, slices)
 
 
 def bce_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -162,15 +168,17 @@ def slex_expanded_loss(output: Paths, batch: Batch, class_weights: Sequence[floa
     return _sum_of_ce((output.backward, output.forward), batch, class_weights)
 
 
-def slex_bleeding_loss(output: Paths, batch: Batch, outside_weight: float, slice_weight: float) -> Tensor:
+def slex_bleeding_loss(
+    output: Paths, batch: Batch, outside_weight: float, slice_weight: float, pixel_weight: float = 4.0
+) -> Tensor:
     """:func:`bleeding_loss` of the fused output and of both expanded ones, added as SLEX-Net adds its terms.
 
     Args:
         output: the paths of SLEX-Net, (n, 1 or 2, h, w) each.
-        batch, outside_weight, slice_weight: see :func:`bleeding_loss`.
+        batch, outside_weight, slice_weight, pixel_weight: see :func:`bleeding_loss`.
     """
     paths = (output.fused, output.backward, output.forward)
-    return sum(bleeding_loss(logits, batch, outside_weight, slice_weight) for logits in paths)
+    return sum(bleeding_loss(logits, batch, outside_weight, slice_weight, pixel_weight) for logits in paths)
 
 
 def dice_loss(logits: Tensor, batch: Batch, smooth: float) -> Tensor:
@@ -247,14 +255,15 @@ def blood_logits(logits: Tensor) -> Tensor:
     return logits if logits.shape[1] == 1 else logits[:, 1:] - logits[:, :1]
 
 
+_BLEEDING = {"outside_weight": 0.1, "slice_weight": 0.5, "pixel_weight": 4.0}
 #: Name -> loss, in the order of the table above.
 LOSSES: dict[str, Loss] = {
-    "bleeding": Loss(bleeding_loss, {"outside_weight": 0.1, "slice_weight": 0.5}),
+    "bleeding": Loss(bleeding_loss, _BLEEDING),
     "bce": Loss(bce_loss),
     "weighted_ce": Loss(weighted_ce_loss, {"class_weights": (0.1, 1.0)}),
     "slex": Loss(slex_loss, {"class_weights": (0.1, 1.0)}, of_paths=True),
     "slex_expanded": Loss(slex_expanded_loss, {"class_weights": (0.1, 1.0)}, of_paths=True),
-    "slex_bleeding": Loss(slex_bleeding_loss, {"outside_weight": 0.1, "slice_weight": 0.5}, of_paths=True),
+    "slex_bleeding": Loss(slex_bleeding_loss, _BLEEDING, of_paths=True),
     "dice": Loss(dice_loss, {"smooth": 1e-5}),
     "dice_ce": Loss(dice_ce_loss, {"smooth": 1e-5}),
     "dice_bce": Loss(dice_bce_loss, {"smooth": 1.0}),

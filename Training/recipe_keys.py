@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, Kinds]] = {
         "seed": int, "steps": int, "batch": int, "accumulate": int, "learning_rate": NUMBER, "weight_decay": NUMBER,
         "warmup": int, "ema": NUMBER, "precision": str, "validate_every": int, "keep_minutes": NUMBER,
         "early_stop": int, "shares": dict, "bleeding_share": NUMBER, "outside_weight": NUMBER, "slice_weight": NUMBER,
+        "pixel_weight": NUMBER,
         "loss": str, "class_weights": list, "smooth": NUMBER, "optimiser": str, "betas": list, "epsilon": NUMBER,
         "momentum": NUMBER, "schedule": str, "schedule_every": int, "schedule_factor": NUMBER, "schedule_patience": int,
         "clip": NUMBER, "frozen": list,
@@ -45,7 +46,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "fitting": {
         "accumulate": 1, "early_stop": 0, "shares": {"store": 1.0}, "bleeding_share": 0.5, "outside_weight": 0.1,
-        "slice_weight": 0.5, "loss": "bleeding", "optimiser": "adamw",
+        "slice_weight": 0.5, "pixel_weight": 4.0, "loss": "bleeding", "optimiser": "adamw",
         "betas": [0.9, 0.999], "epsilon": 1e-8, "momentum": 0.9, "schedule": "cosine", "schedule_every": 1,
         "schedule_factor": 0.1, "schedule_patience": 10, "clip": 3.0, "frozen": [],
     },
@@ -82,7 +83,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "fitting.accumulate": (1, 4096), "fitting.learning_rate": (0, 1), "fitting.weight_decay": (0, 1),
     "fitting.warmup": (0, math.inf), "fitting.ema": (0, 1), "fitting.validate_every": (1, math.inf),
     "fitting.keep_minutes": (0, math.inf), "fitting.early_stop": (0, math.inf), "fitting.bleeding_share": (0, 1),
-    "fitting.outside_weight": (0, 1), "fitting.slice_weight": (0, math.inf), "fitting.clip": (0, math.inf),
+    "fitting.outside_weight": (0, 1), "fitting.slice_weight": (0, math.inf),
+    "fitting.pixel_weight": (0, math.inf), "fitting.clip": (0, math.inf),
     "fitting.epsilon": (0, 1), "fitting.momentum": (0, 1), "fitting.schedule_every": (1, math.inf),
     "fitting.schedule_factor": (0, 1), "fitting.schedule_patience": (0, math.inf),
 }  # fmt: skip
