@@ -385,10 +385,18 @@ def test_slice_score_sees_nothing_outside_the_brain():
     assert float(slice_score(z, brain)[0]) == 0.0
 
 
+def test_the_pixel_weight_is_that_of_the_cross_entropy():
+    z, batch = torch.randn(1, 1, 8, 8, generator=torch.manual_seed(0)), batch_of(np.eye(8).tolist())
+    none, one, three = (float(bleeding_loss(z, batch, 1.0, 0.0, weight)) for weight in (0.0, 1.0, 3.0))
+    entropy = float(torch.nn.functional.binary_cross_entropy_with_logits(z, batch.truth))
+    assert one - none == pytest.approx(entropy, rel=1e-4) and three - none == pytest.approx(3 * entropy, rel=1e-4)
+
+
 def test_the_recipe_chooses_the_loss():
     z, batch = torch.randn(1, 1, 8, 8, generator=torch.manual_seed(0)), batch_of(np.eye(8).tolist())
     options = tiny_recipe()["fitting"]
-    assert loss_of(z, batch, options) == bleeding_loss(z, batch, options["outside_weight"], options["slice_weight"], 4.0)
+    weights = [options[name] for name in ("outside_weight", "slice_weight", "pixel_weight")]
+    assert loss_of(z, batch, options) == bleeding_loss(z, batch, *weights)
     legacy = tiny_recipe("fitting.loss=legacy_mean_dice")["fitting"]
     assert loss_of(z, batch, legacy) == legacy_mean_dice_loss(z, batch)
 
