@@ -242,6 +242,20 @@ def test_bare_masks_of_other_software_are_judged_too(place, tmp_path) -> None:
     assert found["small"]["ece"] == "" and not (tmp_path / "out" / "plots" / "reliability.svg").exists()
 
 
+@pytest.mark.parametrize(("values", "fault"), [(0.3, "fractions"), (-40, "negative values")])
+def test_images_and_probabilities_are_no_masks(values, fault) -> None:
+    from NeuraxisLib.errors import InputError
+    from Training.evaluation.cases import as_mask
+
+    array = np.zeros(GRID.array.shape, np.float32)
+    assert not as_mask(GRID.like(array), "result", "a").any()
+    array[0, 0, :2] = 3
+    assert as_mask(GRID.like(array), "result", "a").sum() == 2
+    array[1, 1, 1] = values
+    with pytest.raises(InputError, match=f"The result of 'a' holds {fault}"):
+        as_mask(GRID.like(array), "result", "a")
+
+
 def test_results_of_several_models_in_one_folder_show_them_all() -> None:
     from Training.evaluation.methods import remember
 

@@ -123,7 +123,23 @@ class FolderCases:
         image = read_volume(self._images[name]) if name in self._images else None
         if image is not None:
             check_same_grid(image, truth, "image", name)
-        return Case(name, self._groups.get(name, ""), truth, truth.array != 0, image)
+        return Case(name, self._groups.get(name, ""), truth, as_mask(truth, "truth", name), image)
+
+
+def as_mask(volume: Volume, what: str, name: str) -> np.ndarray:
+    """(k, j, i) bool: where a label map is not 0.
+
+    Raises:
+        InputError: fractions or negative values, so it is no label map but an image or a probability map.
+    """
+    values = volume.array
+    if values.dtype.kind == "f" and (not np.isfinite(values).all() or (values != np.rint(values)).any()):
+        fault = "fractions"
+    elif values.size and values.min() < 0:
+        fault = "negative values"
+    else:
+        return values != 0
+    raise InputError(f"The {what} of '{name}' holds {fault}, so it is no mask; give a label map of whole numbers.")
 
 
 def image_files(folder: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import RESULT_FILE, read_result, write_result
 from NeuraxisLib.run import ModelCache, task_options
 from NeuraxisLib.task import Progress, Task
-from Training.evaluation.cases import Case, check_same_grid, image_files
+from Training.evaluation.cases import Case, as_mask, check_same_grid, image_files
 
 #: Maps of a result that say how uncertain it is, the first found is taken.
 UNCERTAINTY_MAPS = ("uncertainty", "entropy")
@@ -164,7 +164,7 @@ class FolderMethod:
         if case.id in self._masks:
             mask = read_volume(self._masks[case.id])
             check_same_grid(mask, case.grid, "result", case.id)
-            return Prediction(mask.array != 0)
+            return Prediction(as_mask(mask, "result", case.id))
         raise InputError(f"There is no result of '{case.id}'; compute it, or leave the case out of the truth.")
 
 
