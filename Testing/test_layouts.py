@@ -93,6 +93,7 @@ def test_wheel_holds_the_libraries_with_their_resources_and_no_tests(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {p.relative_to(ROOT / m).as_posix() for m in MODULES for p in files_in(library(m))}
     training = (path for path in files_in(ROOT / "Training") if path.suffix in (".py", ".toml", ".jinja"))
+    expected |= {path.relative_to(ROOT).as_posix() for path in files_in(ROOT / "Training" / "SampleAnatomy")}
     expected |= {path.relative_to(ROOT).as_posix() for path in training}
     assert names == expected
 
