@@ -1,0 +1,1 @@
+"""Intervertebral discs in sagittal spine MR: networks that see them, where they lie, what they are called."""
