@@ -184,6 +184,21 @@ def test_stages_of_slexnet_go_on_from_model_files(bank, tmp_path):  # noqa: F811
     assert all(torch.equal(built.backbone.state_dict()[name], value) for name, value in network.state_dict().items())
 
 
+def test_the_sem_may_start_as_its_backbone():
+    """It then sees the target as the backbone does and nothing of the neighbours: all paths say the same."""
+    torch.manual_seed(3)
+    weights = UNet2D(2, 4, 1).state_dict()
+    network = SLEXNet(in_channels=6, base=4, out_channels=1).eval()
+    fitting_file.load_parts(network, {"backbone.": weights, "SMM.": weights})
+    images = torch.randn(2, 6, 32, 32)
+    paths = network.paths(images)
+    assert torch.equal(paths.backward, paths.centre) and torch.equal(paths.forward, paths.centre)
+    images[:, :2] += 1
+    assert torch.equal(network.paths(images).forward, paths.forward)
+    with pytest.raises(InputError, match=r"SMM\.inc"):
+        fitting_file.load_parts(network, {"SMM.": UNet2D(3, 4, 1).state_dict()})
+
+
 def load_header(folder: Path) -> dict:
     """The header of any model that training wrote."""
     shipped = next((Path(fitting_file.__file__).parents[1] / "HemorrhageSeg").rglob("*drunet*.safetensors"))

@@ -87,6 +87,8 @@ def load_parts(network: nn.Module, parts: Mapping[str, Mapping[str, Tensor]]) ->
         wanted = {name.removeprefix(prefix): tensor for name, tensor in own.items() if name.startswith(prefix)}
         if not wanted:
             raise InputError(f"The recipe's network has no part '{prefix}' to load weights into; correct the name.")
+        if hasattr(network, "fitted"):  # a part that may start from another kind of network's weights
+            weights = network.fitted(prefix, weights)
         _check_fit(prefix, wanted, weights)
         network.load_state_dict({prefix + name: tensor for name, tensor in weights.items()}, strict=False)
 

@@ -9,7 +9,7 @@ weights' names, as in the released code, so that its checkpoints fit as they are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -81,6 +81,19 @@ class SLEXNet(nn.Module):
             neighbour_logits: the backbone's of the neighbour; their last channel (raw, no softmax) is used.
         """
         return self.SMM(torch.cat([neighbour, target, neighbour_logits[:, -1:].to(target.dtype)], dim=1))
+
+    def fitted(self, part: str, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights to start the named part from; a backbone's are widened where the SEM is to start from them.
+
+        Such a SEM sees the target as the backbone does, and of the neighbour nothing yet: it begins as good as the
+        backbone and learns what the neighbour adds. Weights for any other part come back as they are.
+        """
+        first = "inc.double_conv.0.weight"
+        if part != "SMM." or first not in weights or weights[first].shape[1] != self.channels:
+            return weights
+        narrow = weights[first]
+        unseen = narrow.new_zeros(len(narrow), self.channels, *narrow.shape[2:])
+        return {**weights, first: torch.cat([unseen, narrow, unseen[:, :1]], dim=1)}
 
     def fuse(self, backward: Tensor, forward: Tensor, centre: Tensor) -> Tensor:
         """(1 - 2 w) centre + w backward + w forward, with w = consistency * exp(-(forward - backward)^2) [1.1].
