@@ -214,12 +214,12 @@ def _box_mm(mask: np.ndarray, offsets: np.ndarray, steps: np.ndarray) -> tuple[n
 def _weights_of_slices(at: np.ndarray, count: int, scale: float) -> np.ndarray:
     """(K, n, count) weights for positions ``at`` (K, n); slices that are not shifted share one matrix in memory."""
     if np.allclose(at, at[0], rtol=0, atol=1e-4):
-        weights = _linear_weights(at[0], count, scale)
+        weights = linear_weights(at[0], count, scale)
         return np.broadcast_to(weights, (len(at), *weights.shape))
-    return np.stack([_linear_weights(row, count, scale) for row in at])
+    return np.stack([linear_weights(row, count, scale) for row in at])
 
 
-def _linear_weights(at: np.ndarray, count: int, scale: float) -> np.ndarray:
+def linear_weights(at: np.ndarray, count: int, scale: float) -> np.ndarray:
     """(len(at), count) weights reading a signal of ``count`` samples at positions ``at``.
 
     Linear interpolation, widened to a triangle of ``scale`` samples when the output is coarser (anti-aliasing).
