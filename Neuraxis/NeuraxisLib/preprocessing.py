@@ -176,7 +176,7 @@ def slice_grid(volume: Volume, mask: np.ndarray, preprocessing: SlicePreprocessi
     volume.require_perpendicular_rows()
     if not mask.any():
         raise InputError("No brain is in view; choose a head CT that shows the brain.")
-    offsets, steps = _in_plane(volume)
+    offsets, steps = in_plane(volume)
     low, high = _box_mm(mask, offsets, steps)
     side_mm = float((high - low).max()) * (1 + 2 * preprocessing.margin)
     pixel_mm = side_mm / preprocessing.size
@@ -185,15 +185,15 @@ def slice_grid(volume: Volume, mask: np.ndarray, preprocessing: SlicePreprocessi
     there, back = [], []
     for axis, count in enumerate(volume.array.shape[:-3:-1]):
         at = (targets[:, axis] - offsets[:, axis, None]) / steps[axis]
-        there.append(_weights_of_slices(at, count, pixel_mm / steps[axis]))
+        there.append(weights_of_slices(at, count, pixel_mm / steps[axis]))
         source_mm = offsets[:, axis, None] + steps[axis] * np.arange(count)
         at = (source_mm - first[axis]) / pixel_mm
-        back.append(_weights_of_slices(at, preprocessing.size, steps[axis] / pixel_mm))
+        back.append(weights_of_slices(at, preprocessing.size, steps[axis] / pixel_mm))
     slabs, back_slabs = _slab_weights(volume, preprocessing.slab_mm)
     return SliceGrid(pixel_mm, there[1], there[0], slabs, back_slabs, back[1], back[0])
 
 
-def _in_plane(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+def in_plane(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     """Offsets (K, 2) in mm of each slice's first voxel along (columns, rows), and the two pixel steps in mm."""
     steps = np.array([np.linalg.norm(volume.column_step_ras), np.linalg.norm(volume.row_step_ras)])
     axes = np.stack([volume.column_step_ras / steps[0], volume.row_step_ras / steps[1]])
@@ -211,7 +211,7 @@ def _box_mm(mask: np.ndarray, offsets: np.ndarray, steps: np.ndarray) -> tuple[n
     return low, high
 
 
-def _weights_of_slices(at: np.ndarray, count: int, scale: float) -> np.ndarray:
+def weights_of_slices(at: np.ndarray, count: int, scale: float) -> np.ndarray:
     """(K, n, count) weights for positions ``at`` (K, n); slices that are not shifted share one matrix in memory."""
     if np.allclose(at, at[0], rtol=0, atol=1e-4):
         weights = linear_weights(at[0], count, scale)
