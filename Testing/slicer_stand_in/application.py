@@ -120,6 +120,7 @@ class Application:
     def clear(self) -> None:
         """Empty scene, nothing recorded: the state before a test."""
         self.scene.Clear(0)
+        self.layout.setLayout(3)
         self.recorded.clear()
         self.packaging.reset()
         self.app.processEvents()

@@ -15,6 +15,8 @@ _LOGICS = {
     "Terminologies": "vtkSlicerTerminologiesModuleLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "VolumeRendering": "vtkSlicerVolumeRenderingLogic",
+    "Sequences": "vtkSlicerSequencesLogic",
+    "Plots": "vtkSlicerPlotsLogic",
     "ViewControllers": "vtkSlicerViewControllersLogic",
 }
 
@@ -51,7 +53,16 @@ class Logics:
             self.modules[name] = logic
         vtk.vtkObject.SetGlobalWarningDisplay(errors)
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene)
+        self._add_crosshair()
         self._follow_nodes()
+
+    def _add_crosshair(self) -> None:
+        """The node that says where the mouse points, a singleton as in Slicer."""
+        node = slicer.vtkMRMLCrosshairNode()
+        node.SetSingletonTag("default")
+        node.SetCrosshairName("default")
+        node.SetName("Crosshair")
+        self.scene.AddNode(node)
 
     def _follow_nodes(self) -> None:
         """Give every data node its item in the subject hierarchy, as the plugins of the real one do."""

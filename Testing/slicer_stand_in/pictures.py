@@ -1,6 +1,8 @@
-"""Pictures of the stand-in: a module's panel beside the 2x2 views, as Slicer shows them."""
+"""Pictures of the stand-in: a module's panel beside the views of the layout, as Slicer shows them."""
 
 from __future__ import annotations
+
+from xml.etree import ElementTree
 
 import numpy as np
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -15,32 +17,48 @@ def to_qimage(pixels: np.ndarray) -> QtGui.QImage:
     return QtGui.QImage(data.data, width, height, 3 * width, QtGui.QImage.Format_RGB888).copy()
 
 
-def _cells(application):
-    """(title, colour, view widget, view) in reading order: axial, 3D, coronal, sagittal."""
-    for name in ("Red", None, "Green", "Yellow"):
-        if name is None:
-            widget = application.layout.threeDWidget(0)
-            yield "1   3D", (0.45, 0.49, 0.75), widget, widget.threeDView()
-        else:
-            widget = application.layout.sliceWidget(name)
-            node = widget.mrmlSliceNode()
-            yield f"{name[0]}   {node.GetOrientation()}", node.GetLayoutColor(), widget, widget.sliceView()
+def _cells(application, left: float, top: float, width: float, height: float):
+    """(title, colour, view widget, view, rectangle) of every view in the layout that is shown, in reading order."""
+    description = application.layout.layoutLogic().GetLayoutNode().GetCurrentLayoutDescription()
+    yield from _within(application, ElementTree.fromstring(description), left, top, width, height)
 
 
-def _view_size(size: tuple[int, int], panel_width: int) -> tuple[int, int]:
-    return (size[0] - panel_width) // 2, size[1] // 2
+def _within(application, element, left: float, top: float, width: float, height: float):
+    if element.tag == "view":
+        yield (*_view(application, element), (round(left), round(top), round(width), round(height)))
+        return
+    items = element.findall("item")
+    across = element.get("type") == "horizontal"
+    for index, item in enumerate(items):
+        share = index / len(items)
+        place = (left + share * width, top) if across else (left, top + share * height)
+        size = (width / len(items), height) if across else (width, height / len(items))
+        yield from _within(application, item[0], *place, *size)
+
+
+def _view(application, element):
+    """(title, colour, view widget, view) of a view in a layout's description."""
+    kind, tag, layout = element.get("class"), element.get("singletontag"), application.layout
+    if kind == "vtkMRMLSliceNode":
+        widget = layout.sliceWidget(tag)
+        node = widget.mrmlSliceNode()
+        title = f"{node.GetLayoutLabel() or tag[0]}   {node.GetOrientation()}"
+        return title, node.GetLayoutColor(), widget, widget.sliceView()
+    if kind == "vtkMRMLPlotViewNode":
+        widgets = (layout.plotWidget(index) for index in range(layout.plotViewCount))
+        widget = next(w for w in widgets if w.mrmlPlotViewNode().GetLayoutName() == tag)
+        return widget.mrmlPlotViewNode().GetLayoutLabel(), (0.85, 0.85, 0.85), widget, widget.plotView()
+    return "1   3D", (0.45, 0.49, 0.75), layout.threeDWidget(0), layout.threeDWidget(0).threeDView()
 
 
 def size_views(application, size=(1280, 720), panel_width=440) -> None:
     """Give the views the size that :func:`photograph` shows them in; fit their content after that."""
-    width, height = _view_size(size, panel_width)
-    for _, _, widget, _ in _cells(application):
+    for _, _, widget, _, (_, _, width, height) in _cells(application, 0, 0, size[0] - panel_width, size[1]):
         widget.resize_view(width - 2, height - _BAR - 2)
 
 
 def photograph(application, panel: QtWidgets.QWidget, size=(1280, 720), panel_width=440) -> QtGui.QImage:
-    """The panel at the left and the 2x2 views at the right, drawn at ``size`` pixels."""
-    view_width, view_height = _view_size(size, panel_width)
+    """The panel at the left and the views of the layout at the right, drawn at ``size`` pixels."""
     picture = QtGui.QImage(*size, QtGui.QImage.Format_RGB32)
     picture.fill(QtGui.QColor(30, 30, 30))
     panel.resize(panel_width, size[1])
@@ -48,12 +66,12 @@ def photograph(application, panel: QtWidgets.QWidget, size=(1280, 720), panel_wi
     application.app.processEvents()
     painter = QtGui.QPainter(picture)
     painter.drawPixmap(0, 0, panel.grab(QtCore.QRect(0, 0, panel_width, size[1])))
-    for index, (title, color, _, view) in enumerate(_cells(application)):
-        left, top = panel_width + index % 2 * view_width + 1, index // 2 * view_height + 1
-        painter.fillRect(left, top, view_width - 2, _BAR, QtGui.QColor.fromRgbF(*color))
+    cells = _cells(application, panel_width, 0, size[0] - panel_width, size[1])
+    for title, color, _, view, (left, top, width, _) in cells:
+        painter.fillRect(left + 1, top + 1, width - 2, _BAR, QtGui.QColor.fromRgbF(*color))
         painter.setPen(QtGui.QColor(0, 0, 0))
-        painter.drawText(left + 7, top + 13, title)
-        painter.drawImage(left, top + _BAR, to_qimage(view.pixels()))
+        painter.drawText(left + 8, top + 14, title)
+        painter.drawImage(left + 1, top + 1 + _BAR, to_qimage(view.pixels()))
     painter.end()
     return picture
 

@@ -10,6 +10,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 _SLICE_MANAGERS = (
     "vtkMRMLVolumeGlyphSliceDisplayableManager", "vtkMRMLModelSliceDisplayableManager",
     "vtkMRMLCrosshairDisplayableManager", "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLColorLegendDisplayableManager",
 )  # fmt: skip
 _THREE_D_MANAGERS = (
     "vtkMRMLCameraDisplayableManager", "vtkMRMLViewDisplayableManager", "vtkMRMLModelDisplayableManager",
@@ -85,18 +86,9 @@ class SliceView(_View):
 class SliceWidget:
     """``layoutManager.sliceWidget(name)``: the slice logic with its node and view."""
 
-    def __init__(self, name: str, scene, application_logic, factory, size: tuple[int, int]):
-        orientation, color = _SLICES[name]
+    def __init__(self, node, scene, application_logic, factory, size: tuple[int, int]):
         self._logic = slicer.vtkMRMLSliceLogic()
         self._logic.SetMRMLApplicationLogic(application_logic)
-        node = scene.CreateNodeByClass("vtkMRMLSliceNode")
-        node.UnRegister(None)
-        node.SetName(name)
-        node.SetLayoutName(name)
-        node.SetSingletonTag(name)
-        node.SetOrientation(orientation)
-        node.SetLayoutColor(*color)
-        node = scene.AddNode(node)
         self._logic.SetMRMLScene(scene)
         self._logic.SetSliceNode(node)
         self._logic.ResizeSliceNode(*size)
@@ -112,10 +104,71 @@ class SliceWidget:
     def mrmlSliceNode(self):
         return self._logic.GetSliceNode()
 
+    def mrmlSliceCompositeNode(self):
+        return self._logic.GetSliceCompositeNode()
+
     def resize_view(self, width: int, height: int) -> None:
         """Change the picture's size, as a change of the layout does."""
         self._view.window.SetSize(width, height)
         self._logic.ResizeSliceNode(width, height)
+
+
+class PlotView(_View):
+    """What ``plotWidget.plotView()`` is in Slicer: the chart of the view's chart node."""
+
+    def __init__(self, node, size: tuple[int, int]):
+        super().__init__(size)
+        self._node = node
+        self.renderer.SetBackground(1, 1, 1)
+        self._chart = vtk.vtkChartXY()
+        actor = vtk.vtkContextActor()
+        actor.GetScene().AddItem(self._chart)
+        actor.GetScene().SetRenderer(self.renderer)
+        self.renderer.AddActor(actor)
+
+    def mrmlPlotViewNode(self):
+        return self._node
+
+    def forceRender(self) -> None:
+        chart, node = self._chart, self._node.GetPlotChartNode()
+        chart.ClearPlots()
+        if node is not None:
+            chart.SetTitle(node.GetTitle() or "")
+            chart.SetShowLegend(node.GetLegendVisibility())
+            for side, title in ((vtk.vtkAxis.BOTTOM, node.GetXAxisTitle()), (vtk.vtkAxis.LEFT, node.GetYAxisTitle())):
+                chart.GetAxis(side).SetTitle(title or "")
+            for index in range(node.GetNumberOfPlotSeriesNodes()):
+                self._draw(node.GetNthPlotSeriesNode(index))
+            chart.RecalculateBounds()
+        super().forceRender()
+
+    def _draw(self, series) -> None:
+        table = series.GetTableNode().GetTable() if series.GetTableNode() is not None else None
+        columns = (series.GetXColumnName(), series.GetYColumnName())
+        if table is None or table.GetNumberOfRows() == 0 or None in map(table.GetColumnByName, columns):
+            return
+        plot = self._chart.AddPlot(vtk.vtkChart.LINE)
+        plot.SetInputData(table, *columns)
+        plot.SetColor(*(round(255 * part) for part in series.GetColor()), 255)
+        plot.SetWidth(series.GetLineWidth())
+        plot.SetLabel(series.GetName())
+
+
+class PlotWidget:
+    """``layoutManager.plotWidget(index)``."""
+
+    def __init__(self, node, size: tuple[int, int]):
+        self._view = PlotView(node, size)
+
+    def plotView(self) -> PlotView:
+        return self._view
+
+    def mrmlPlotViewNode(self):
+        return self._view.mrmlPlotViewNode()
+
+    def resize_view(self, width: int, height: int) -> None:
+        """Change the picture's size."""
+        self._view.window.SetSize(width, height)
 
 
 class ThreeDView(_View):
@@ -161,7 +214,7 @@ class ThreeDWidget:
 
 
 class LayoutManager:
-    """The part of ``slicer.app.layoutManager()`` that modules use."""
+    """The part of ``slicer.app.layoutManager()`` that modules use; which views there are, the layout node says."""
 
     def __init__(self, logics, size: tuple[int, int] = (320, 320)):
         scene, application = logics.scene, logics.application
@@ -171,13 +224,36 @@ class LayoutManager:
             factory.SetMRMLApplicationLogic(application)
             for manager in managers:
                 factory.RegisterDisplayableManager(manager)
-        self._slices = {name: SliceWidget(name, scene, application, slices, size) for name in _SLICES}
-        self._collection = vtk.vtkCollection()
-        for widget in self._slices.values():
-            self._collection.AddItem(widget.sliceLogic())
-        application.SetSliceLogics(self._collection)
+        self._new_slice = lambda node: SliceWidget(node, scene, application, slices, size)
+        self._application, self._size = application, size
+        self._slices, self._plots, self._collection = {}, {}, vtk.vtkCollection()
+        for name, (orientation, color) in _SLICES.items():
+            self._add_slice(_slice_node(scene, name, orientation, color))
         self._three_d = ThreeDWidget(scene, application, three_d, size)
-        self._layout = 3  # vtkMRMLLayoutNode::SlicerLayoutFourUpView
+        self._logic = slicer.vtkMRMLLayoutLogic()
+        self._logic.SetMRMLApplicationLogic(application)
+        self._logic.SetMRMLScene(scene)
+        self._node = self._logic.GetLayoutNode()
+        self._node.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        self._node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._follow)
+
+    def _add_slice(self, node) -> None:
+        widget = self._slices[node.GetLayoutName()] = self._new_slice(node)
+        self._collection.AddItem(widget.sliceLogic())
+        self._application.SetSliceLogics(self._collection)
+
+    def _follow(self, *_) -> None:
+        """Make the views that the layout asks for and that are not there yet; those made once stay, as in Slicer."""
+        nodes = self._logic.GetViewNodes()
+        for node in (nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems())):
+            name = node.GetLayoutName()
+            if node.IsA("vtkMRMLSliceNode") and name not in self._slices:
+                self._add_slice(node)
+            elif node.IsA("vtkMRMLPlotViewNode") and name not in self._plots:
+                self._plots[name] = PlotWidget(node, self._size)
+
+    def layoutLogic(self):
+        return self._logic
 
     def sliceViewNames(self) -> tuple[str, ...]:
         return tuple(self._slices)
@@ -196,11 +272,18 @@ class LayoutManager:
         return (self._three_d,)[index]
 
     @property
+    def plotViewCount(self) -> int:
+        return len(self._plots)
+
+    def plotWidget(self, index: int):
+        return tuple(self._plots.values())[index]
+
+    @property
     def layout(self) -> int:
-        return self._layout
+        return self._node.GetViewArrangement()
 
     def setLayout(self, layout: int) -> None:
-        self._layout = layout
+        self._node.SetViewArrangement(layout)
 
     def resetSliceViews(self) -> None:
         for widget in self._slices.values():
@@ -208,3 +291,14 @@ class LayoutManager:
 
     def resetThreeDViews(self) -> None:
         self._three_d.threeDView().resetFocalPoint()
+
+
+def _slice_node(scene, name: str, orientation: str, color: tuple[float, float, float]):
+    node = scene.CreateNodeByClass("vtkMRMLSliceNode")
+    node.UnRegister(None)
+    node.SetName(name)
+    node.SetLayoutName(name)
+    node.SetSingletonTag(name)
+    node.SetOrientation(orientation)
+    node.SetLayoutColor(*color)
+    return scene.AddNode(node)
