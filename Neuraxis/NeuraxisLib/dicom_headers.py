@@ -135,6 +135,23 @@ def scan_folder(folder: Path, progress: Progress, keywords: tuple[str, ...] = ()
     return scan
 
 
+def read_headers(path: Path) -> list[SliceHeader]:
+    """The headers of the images (frames) in one DICOM file.
+
+    Raises:
+        InputError: not DICOM, damaged, or no images.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            headers = _read_file(path, Counter(), ())
+        except Exception as error:  # as in scan_folder
+            raise InputError(f"'{path.name}' cannot be read as DICOM; send or export it again.") from error
+    if not headers:
+        raise InputError(f"'{path.name}' holds no images; choose another file.")
+    return headers
+
+
 def skipped_text(skipped: Counter) -> str:
     """How many files of what kind were left out, in words."""
     return ", ".join(f"{count} x {kind}" for kind, count in skipped.items())

@@ -40,6 +40,7 @@ def read_volume(
     dimensions: int = 3,
     allow_gaps: bool = False,
     progress: Progress | None = None,
+    allow_nan: bool = False,
 ) -> Volume:
     """Read one image with its geometry.
 
@@ -49,6 +50,7 @@ def read_volume(
         dimensions: 3 for one image (k, j, i), 4 for a time series (t, k, j, i).
         allow_gaps: measure across missing DICOM slices, with a warning, instead of refusing.
         progress: told how far reading is; may cancel.
+        allow_nan: accept voxels that are not a number, as maps have outside the brain.
 
     Returns:
         A volume whose voxels are as stored (whole numbers stay whole). ``meta["warnings"]`` is a list of sentences.
@@ -79,7 +81,7 @@ def read_volume(
         raise InputError(f"'{path.name}' does not fit in memory; close other programs or crop the image.") from error
     _check_dimensions(volume, dimensions, path.name)
     progress(1.0, "Reading the image")
-    return check_volume(volume, path.name)
+    return check_volume(volume, path.name, allow_nan)
 
 
 def _check_dimensions(volume: Volume, dimensions: int, name: str) -> None:

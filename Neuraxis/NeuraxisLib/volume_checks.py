@@ -23,12 +23,13 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
         raise InputError(f"'{name}' claims a size of {_size_text(shape)}, which no scan has; its header is damaged.")
 
 
-def check_volume(volume: Volume, name: str) -> Volume:
+def check_volume(volume: Volume, name: str, allow_nan: bool = False) -> Volume:
     """The volume itself if it can be measured on.
 
     Args:
         volume: as read.
         name: how messages call it (a file name or a series, never a path).
+        allow_nan: accept voxels that are not a number.
 
     Raises:
         GeometryError: spacing or field of view that no scanner produces.
@@ -44,7 +45,8 @@ def check_volume(volume: Volume, name: str) -> Volume:
     extent = max(value * size for value, size in zip(spacing, volume.array.shape[:-4:-1], strict=True))
     if extent > PLAUSIBLE_EXTENT_MM:
         raise GeometryError(f"'{name}' is {extent / 1000:.1f} m wide; check its units and export it again.")
-    _check_numbers(volume.array, name)
+    if not allow_nan:
+        _check_numbers(volume.array, name)
     return volume
 
 

@@ -106,6 +106,21 @@ def find_bar(rgb: np.ndarray, name: str = "The map") -> ColourBar:
     )
 
 
+def palette_bar(palette: np.ndarray, name: str = "The map") -> ColourBar:
+    """The bar of a map that is stored with a palette (entries, 3) uint8: its longest run of entries in colour.
+
+    Raises:
+        InputError: the palette has no such run, or colours that come twice.
+    """
+    coloured = np.concatenate([[False], _chroma(palette.astype(int)) >= LEAST_CHROMA, [False]])
+    starts, ends = (np.flatnonzero(np.diff(coloured.astype(int)) == step) for step in (1, -1))
+    longest = int(np.argmax(ends - starts)) if len(starts) else 0
+    table = palette[starts[longest] : ends[longest]].astype(np.float32) if len(starts) else np.empty((0, 3))
+    if len(table) < BAR_HEIGHT or not _names_values(table):
+        raise InputError(f"The palette of {name} has not one colour for each value; choose the series of numbers.")
+    return ColourBar(table, (0, 0), (0, 0))
+
+
 def invert(
     rgb: np.ndarray, value_range: tuple[float, float] | None, bar: ColourBar | None = None, name: str = "The map"
 ) -> InvertedMap:
@@ -263,6 +278,8 @@ def _status(stack: np.ndarray, bar: ColourBar) -> np.ndarray:
         status[near] = VALUE
     status[stack.max(axis=-1) <= BLACK] = BLANK
     left, right = bar.columns
+    if right == left:  # a palette's, which is not in the picture
+        return status
     strip = slice(0, right + 1) if left + right < stack.shape[2] else slice(max(left - 1, 0), None)
     status[:, :, strip] = FOREIGN
     return status

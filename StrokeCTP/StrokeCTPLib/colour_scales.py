@@ -7,9 +7,12 @@ changes at the same pace everywhere, so that losses in storing cost the least.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from NeuraxisLib.errors import InputError
+from StrokeCTPLib.map_units import MAP_UNITS
 
 #: Scale -> (share of the range, red, green, blue) of the colours between which it is linear.
 SCALES: dict[str, tuple[tuple[float, int, int, int], ...]] = {
@@ -32,6 +35,10 @@ SCALES: dict[str, tuple[tuple[float, int, int, int], ...]] = {
 SCALE_OF = {"cbf": "flow", "cbv": "flow", "mtt": "time", "ttp": "time", "tmax": "time", "delay": "time"}
 #: Lowest and highest value that the Stavanger maps show: mL/100 g/min, mL/100 g, s, s. Other sites have others.
 STAVANGER_RANGES = {"cbf": (0.0, 100.0), "cbv": (0.0, 6.0), "ttp": (0.0, 20.0), "tmax": (0.0, 12.0)}
+#: Window (HU) in which maximum-intensity images are shown; theirs was not published.
+MIP_RANGE_HU = (0.0, 150.0)
+#: Ranges that a user may name instead of typing them.
+RANGE_PRESETS = {"stavanger": STAVANGER_RANGES}
 #: What our own maps are written in, unless a site wants the colours of its vendor.
 OWN_SCALE = "jet"
 ENTRIES = 256
@@ -65,6 +72,40 @@ def check_range(value_range: tuple[float, float] | None, name: str = "The map") 
     if not (np.isfinite([low, high]).all() and low < high):
         raise InputError(f"The range {low:g} to {high:g} of {name} is not one; give the lowest value first.")
     return low, high
+
+
+def full_scale(kind: str, ranges: Mapping[str, float], name: str) -> tuple[float, float]:
+    """Lowest and highest value of a map's colour bar as the user gave them; InputError says which one to give."""
+    top = ranges.get(kind)
+    if top is None:
+        raise InputError(
+            f"{name} shows {kind.upper()} in colours and does not say which values they stand for; give the value "
+            f"that is written at the upper end of its colour bar (in {MAP_UNITS[kind]}) as the range of {kind}, or "
+            "choose the series of numbers."
+        )
+    return check_range((0.0, top), name)
+
+
+def parse_ranges(text: str) -> dict[str, float]:
+    """Upper ends of colour bars from words such as ``"cbf=100,tmax=12"`` or the name of one of RANGE_PRESETS.
+
+    Raises:
+        InputError: no such preset or map, or no positive number.
+    """
+    if text.strip().lower() in RANGE_PRESETS:
+        return {kind: high for kind, (_, high) in RANGE_PRESETS[text.strip().lower()].items()}
+    ranges = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        kind, _, number = (word.strip() for word in part.lower().partition("="))
+        try:
+            ranges[kind] = float(number)
+        except ValueError:
+            ranges[kind] = -1.0
+        if kind not in MAP_UNITS or not 0 < ranges[kind] < np.inf:
+            raise InputError(
+                f"'{part}' is no range of a map; write such as cbf=100,tmax=12, or one of: {', '.join(RANGE_PRESETS)}."
+            )
+    return ranges
 
 
 def coloured(values: np.ndarray, scale: str, value_range: tuple[float, float]) -> np.ndarray:

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from NeuraxisLib.errors import InputError, ModelError
-from StrokeCTPLib.colour_scales import SCALE_OF, STAVANGER_RANGES, coloured
+from StrokeCTPLib.colour_scales import MIP_RANGE_HU, SCALE_OF, STAVANGER_RANGES, coloured
 from StrokeCTPLib.networks.configurations import MAPS, MIP, SCALARS
 
 KIND = "maps"
 #: As colour-coded maps (3 channels each), or as the share of the range (1 channel each).
 SHOWN = ("colours", "numbers")
-#: Lowest and highest value that are shown; the window of the maximum-intensity image (HU) was not published.
-RANGES = {**STAVANGER_RANGES, MIP: (0.0, 150.0)}
+#: Lowest and highest value that are shown.
+RANGES = {**STAVANGER_RANGES, MIP: MIP_RANGE_HU}
 #: What a number of the patient may be.
 SCALAR_RANGES = {"nihss": (0, 42), "age": (0, 120), "gender": (0, 1)}
 #: Pixel size of the published maps.
