@@ -48,7 +48,7 @@ def test_shipped_recipes_are_complete_and_build_their_network(path):
     from Training.fitting import build
 
     recipe = Recipe.read(path)
-    if recipe.family == "patches":
+    if recipe.family.name == "patches":
         pytest.importorskip("monai")
         pytest.importorskip("einops")
         assert all(side % 16 == 0 for side in recipe.preprocessing.patch)

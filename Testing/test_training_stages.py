@@ -22,12 +22,13 @@ from NeuraxisLib.models import load_model, write_model
 from NeuraxisLib.task import Progress
 from Training import fitting as fitting_file
 from Training import train
+from Training.batching import parts_of
 from Training.fitting import Fitting, build
 from Training.logbook import LogBook
 from Training.losses import LOSSES, loss_of
 from Training.optimisers import OPTIMISERS, SCHEDULES
 from Training.recipe import Recipe
-from Training.recipe_keys import CHOICES
+from Training.recipe_keys import CHOICES, HEAD_CHOICES
 from Training.sampling import HeadSampler
 
 PAPERS = sorted(path for path in RECIPES.glob("*.toml") if not path.stem.endswith("_starter"))
@@ -103,7 +104,7 @@ def test_bad_values_of_the_newer_keys_are_named(override, named):
 
 
 def test_recipes_may_name_all_there_is_and_nothing_else():
-    assert set(CHOICES["fitting.loss"]) == set(LOSSES)
+    assert set(HEAD_CHOICES["fitting.loss"]) == set(LOSSES)
     assert set(CHOICES["fitting.optimiser"]) == set(OPTIMISERS)
     assert set(CHOICES["fitting.schedule"]) == set(SCHEDULES)
 
@@ -138,7 +139,7 @@ def test_accumulated_gradient_is_that_of_the_whole_batch(bank, tmp_path, loss): 
         assert torch.allclose(value, of_parts[name], rtol=1e-4, atol=1e-6 * float(value.abs().max() + 1e-3)), name
     naive = torch.zeros_like(of_whole["backbone.outc.conv.weight"])
     batch = whole._on_device(whole._batch(0))
-    for part in fitting_file._parts(4, 3):
+    for part in parts_of(4, 3):
         piece = type(batch)(batch.images[part], batch.truth[part], batch.brain[part], batch.slice_label[part])
         whole.network.zero_grad()
         loss_of(whole._forward(piece.images, 0), piece, whole.options).backward()
@@ -177,8 +178,8 @@ def test_stages_of_slexnet_go_on_from_model_files(bank, tmp_path):  # noqa: F811
     network = UNet2D(1, 4, 2)
     write_model(tmp_path / "stage1.safetensors", network.state_dict(), header)
     recipe = Recipe.read(RECIPES / "hemorrhage_slexnet_sem.toml", TINY_SLEX)
-    parts = train.start_weights([f"backbone.={tmp_path / 'stage1.safetensors'}"], recipe)
     built = build(recipe)
+    parts = train.start_weights([f"backbone.={tmp_path / 'stage1.safetensors'}"], recipe, built)
     fitting_file.load_parts(built, parts)
     assert isinstance(built, SLEXNet)
     assert all(torch.equal(built.backbone.state_dict()[name], value) for name, value in network.state_dict().items())

@@ -1,20 +1,21 @@
 """What a run reads, by the family of its recipe: where batches come from and what the network is judged on.
 
-A new kind of data is one more function here that returns :class:`Data`, and its name in :data:`FAMILIES`.
+Here are the two families of head CT; other tasks have modules of their own (see :mod:`Training.families`).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress
 from Training.distributed import first_process_first, is_first
+from Training.families import found
 from Training.progress import ProgressLine
 from Training.recipe import Recipe
 from Training.recipe_keys import SOURCES
@@ -37,10 +38,13 @@ class Data:
     Attributes:
         sampler: source of batches.
         validation: cases never trained on.
-        threshold: ``threshold(network, device)``, what the model file says a voxel must reach to be blood.
+        threshold: ``threshold(network, device)``, what the model file says a voxel must reach to be marked.
         picture: ``picture(network, device)``, (h, w, 3) uint8 for people to look at; None without validation cases.
         simulated: whether nothing but simulated outlines taught it.
         slice_labels: whether slices of real scans taught it whether they bleed.
+        labels: value -> name, as the model file says it.
+        min_component_ml: smallest volume that is reported, as the model file says it.
+        header: further entries of the model file.
     """
 
     sampler: Sampler
@@ -49,6 +53,9 @@ class Data:
     picture: Callable[[nn.Module, torch.device], Any] | None
     simulated: bool
     slice_labels: bool = False
+    labels: Mapping[str, str] = field(default_factory=lambda: {"1": "Hemorrhage"})
+    min_component_ml: float = 0.1
+    header: Mapping[str, Any] = field(default_factory=dict)
 
 
 def data_of(options: argparse.Namespace, recipe: Recipe) -> Data:
@@ -67,7 +74,7 @@ def data_of(options: argparse.Namespace, recipe: Recipe) -> Data:
     if recipe["fitting"]["shares"].get("store") and store is None:
         raise InputError("The recipe takes its cases from a store; give one with --store (see 'prepare').")
     with first_process_first():
-        return FAMILIES[recipe.family](options, recipe, store)
+        return found(recipe.family.data)(options, recipe, store)
 
 
 def slices_of_heads(options: argparse.Namespace, recipe: Recipe, store: Store | None) -> Data:
@@ -121,13 +128,6 @@ def patches_of_volumes(options: argparse.Namespace, recipe: Recipe, store: Store
         lambda network, device: picture_of_volume(network, volumes, recipe, device),
         _simulated(recipe, store),
     )
-
-
-#: Family of a recipe -> what it reads.
-FAMILIES: dict[str, Callable[[argparse.Namespace, Recipe, Any], Data]] = {
-    "slices": slices_of_heads,
-    "patches": patches_of_volumes,
-}
 
 
 def make_bank(options: argparse.Namespace, recipe: Recipe) -> None:

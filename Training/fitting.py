@@ -10,12 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from importlib import import_module
-from itertools import pairwise
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from HemorrhageSegLib.networks import NETWORKS
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress
 from Training import losses
-from Training.augmentation import Augmentation, augmentation_of
+from Training.augmentation import PRESETS, Augmentation, augmentation_of
+from Training.batching import leaves_of, like, made_ahead, parts_of
 from Training.checkpointing import (
     BEST,
     CHECKPOINT,
@@ -40,10 +36,12 @@ from Training.checkpointing import (
     stop_between_steps,
 )
 from Training.distributed import anywhere, average_gradients, gathered, is_first, make_equal, rank, shard, world_size
+from Training.families import found, network_class
 from Training.guards import check_batch
 from Training.losses import Output, loss_of
 from Training.optimisers import Schedule, optimiser_of
 from Training.recipe import Recipe
+from Training.regimes import Regime
 from Training.sampling import Batch
 from Training.sync_batchnorm import synchronise
 from Training.validation import evaluate
@@ -99,16 +97,15 @@ class Fitting:
         load_parts(self.network, start_from or {})
         layout = torch.channels_last if self._channels_last else torch.contiguous_format
         self.network = synchronise(self.network.to(self.device, memory_format=layout))
-        self._frozen = freeze(self.network, self.options["frozen"])
         make_equal(self.network)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = optimiser_of(trained, self.options)
-        self.schedule = Schedule(self.options, self.options["steps"])
+        self.regime: Regime = found(recipe.family.regime)(recipe) if recipe.family.regime else Regime(recipe)
+        self._losses = found(recipe.family.losses)
+        self._enter(0, 0)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.options["precision"] == "fp16")
         if self._scaler.is_enabled() and self.device.type != "cuda":
             raise InputError("The recipe's 'fitting.precision' fp16 needs a CUDA device; set it to bf16 or fp32.")
-        self.step, self.best, self.seconds, self.stale = 0, -1.0, 0.0, 0
+        self.step, self.best, self.seconds, self.stale = 0, -math.inf, 0.0, 0
         self._skipped, self._waited_s = 0, 0.0
         self._resume()
 
@@ -124,9 +121,10 @@ class Fitting:
             log: takes records such as ``{"step": 10, "loss": 0.5}``.
             watch: looks at the averaged weights after each validation and returns more for its record (pictures).
         """
-        total, saved, started = self.options["steps"], time.monotonic(), time.monotonic() - self.seconds
-        with stop_between_steps() as stopped, _made_ahead(self._batch, self.step, total, self.readers) as batches:
-            while self.step < total and not self._given_up():
+        total = self.options["steps"] * len(self.regime.stages)
+        saved, started = time.monotonic(), time.monotonic() - self.seconds
+        with stop_between_steps() as stopped, made_ahead(self._batch, self.step, total, self.readers) as batches:
+            while not self._done():
                 batch = self._next(batches)
                 loss = self._advance(batch, log)
                 self.seconds = time.monotonic() - started
@@ -136,8 +134,10 @@ class Fitting:
                     rate = self.optimiser.param_groups[0]["lr"]
                     log({"step": self.step, "loss": loss, "learning_rate": rate, **seconds})
                 stop = anywhere(stopped())
-                if self.step % self.options["validate_every"] == 0 or self.step == total:
+                if self.step % self.options["validate_every"] == 0 or self._spent():
                     self._validate(log, watch)
+                    if self._stage_over() and not self._done():
+                        self._next_stage(log)
                 elif not stop and not anywhere(time.monotonic() - saved > 60 * self.options["keep_minutes"]):
                     continue
                 self._save()
@@ -147,9 +147,35 @@ class Fitting:
         anywhere(False)  # the first process has written the best weights when the others read them
         return read(self.run / BEST, self.device)
 
-    def _given_up(self) -> bool:
-        """Whether as many validations in a row as the recipe allows brought nothing better."""
-        return 0 < self.options["early_stop"] <= self.stale
+    def _spent(self) -> bool:
+        """Whether the stage has had all its steps."""
+        return self.step >= self._began + self.options["steps"]
+
+    def _stage_over(self) -> bool:
+        """Whether that is so, or as many validations in a row as the recipe allows brought nothing better."""
+        return self._spent() or 0 < self.options["early_stop"] <= self.stale
+
+    def _done(self) -> bool:
+        return self._stage_over() and self.stage == len(self.regime.stages) - 1
+
+    def _enter(self, stage: int, began: int) -> None:
+        """Freeze what a stage freezes, and start its optimiser and schedule."""
+        self.stage, self._began = stage, began
+        kept = self.regime.enter(self.regime.stages[stage], self.network)
+        self._frozen = [*kept, *freeze(self.network, self.options["frozen"])]
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = optimiser_of(trained, self.options)
+        self.schedule = Schedule(self.options, self.options["steps"])
+
+    def _next_stage(self, log: Log) -> None:
+        """Go on from the best weights so far in the next stage."""
+        anywhere(False)  # the first process has written them when the others read
+        best = read(self.run / BEST, self.device)
+        self.network.load_state_dict(best)
+        self.average = {name: value.clone() for name, value in best.items()}
+        self._enter(self.stage + 1, self.step)
+        self.stale = 0
+        log({"step": self.step, "stage": self.regime.stages[self.stage]})
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         began = time.monotonic()
@@ -167,7 +193,7 @@ class Fitting:
         """One optimiser step; returns the loss. A step whose loss or gradient is not finite changes nothing."""
         check_batch(batch)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.options["learning_rate"] * self._rate(self.step)
+            group["lr"] = self.options["learning_rate"] * self._rate(self.step - self._began)
         self.network.train()
         for module in self._frozen:
             module.eval()
@@ -180,6 +206,7 @@ class Fitting:
                 buffer.copy_(old)  # the BatchNorms have already seen the images
             self._skip(batch, log)
             return math.nan
+        self.regime.limit(self.network)
         self._skipped = 0
         self._average()
         return float(loss)
@@ -204,54 +231,49 @@ class Fitting:
         """
         each = len(batch.images) // len(shard(self.options["batch"]))  # patches of one volume
         least = self.options["batch"] // world_size() * each  # every process must go through as many parts
-        parts = _parts(len(batch.images), min(self.options["accumulate"], least))
+        parts = parts_of(len(batch.images), min(self.options["accumulate"], least))
         if len(parts) == 1:
-            output = self._forward(batch.images, 0)
-            loss = loss_of(output, batch, self.options)
+            loss = self._loss(self._forward(batch.images, 0), batch)
             if torch.isfinite(loss):
                 self._scaler.scale(loss).backward()
                 average_gradients(self.network)
             return loss.detach()
         buffers = [buffer.clone() for buffer in self.network.buffers()]
         with torch.no_grad():
-            made = [_leaves(self._forward(batch.images[part], number)) for number, part in enumerate(parts)]
+            outputs = [self._forward(batch.images[part], number) for number, part in enumerate(parts)]
         for buffer, old in zip(self.network.buffers(), buffers):
             buffer.copy_(old)
-        whole = [torch.cat(pieces).requires_grad_() for pieces in zip(*made)]
-        loss = loss_of(self._output_like(whole), batch, self.options)
+        whole = [torch.cat(pieces).requires_grad_() for pieces in zip(*map(leaves_of, outputs))]
+        loss = self._loss(like(outputs[0], whole), batch)
         if not torch.isfinite(loss):
             return loss.detach()
         self._scaler.scale(loss).backward()
         for number, part in enumerate(parts):
-            outputs = _leaves(self._forward(batch.images[part], number))
+            outputs = leaves_of(self._forward(batch.images[part], number))
             used = [(o, w.grad[part]) for o, w in zip(outputs, whole) if w.grad is not None]
             torch.autograd.backward([o for o, _ in used], [g for _, g in used])
         average_gradients(self.network)
         return loss.detach()
 
     def _forward(self, images: Tensor, number: int) -> Output:
-        """Logits, or the paths of SLEX-Net where the loss needs them, in fp32; dropout is that of (step, part)."""
+        """What the network says (the paths of SLEX-Net where the loss needs them) in fp32; dropout by (step, part)."""
         torch.manual_seed(self._seed(number))
         if self._channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with self._precision():
             output = self.network.paths(images) if self._of_paths else self.network(images)
-        return output.float() if isinstance(output, Tensor) else type(output)(*(part.float() for part in output))
+        return like(output, [part.float() for part in leaves_of(output)])
 
-    def _output_like(self, leaves: list[Tensor]) -> Output:
-        if not self._of_paths:
-            return leaves[0]
-        from HemorrhageSegLib.networks.slexnet import SlexPaths
-
-        return SlexPaths(*leaves)
+    def _loss(self, output: Output, batch: Batch) -> Tensor:
+        loss, penalty = loss_of(output, batch, self.options, self._losses), self.regime.penalty(self.network)
+        return loss if penalty is None else loss + penalty
 
     def _seed(self, *words: int) -> int:
         """A seed for this step and process."""
         return int(np.random.SeedSequence([self.options["seed"], self.step, rank(), *words]).generate_state(1)[0])
 
     def _on_device(self, batch: Batch) -> Batch:
-        tensors = (batch.images, batch.truth, batch.brain, batch.slice_label)
-        moved = Batch(*(part.to(self.device, non_blocking=True) for part in tensors), batch.cases)
+        moved = batch.mapped(lambda part: part.to(self.device, non_blocking=True))
         if self._augmentation is None:
             return moved
         mine = shard(self.options["batch"])
@@ -266,6 +288,8 @@ class Fitting:
         norm = nn.utils.clip_grad_norm_(trained, self.options["clip"] or math.inf)
         finite = bool(torch.isfinite(norm))
         if finite:
+            if self.options["clip_value"]:
+                nn.utils.clip_grad_value_(trained, self.options["clip_value"])
             self._scaler.step(self.optimiser)
         self._scaler.update()
         return finite
@@ -286,16 +310,16 @@ class Fitting:
 
     @property
     def _of_paths(self) -> bool:
-        return losses.named(self.options["loss"]).of_paths and hasattr(self.network, "paths")
+        return losses.named(self.options["loss"], self._losses).of_paths and hasattr(self.network, "paths")
 
     @property
     def _channels_last(self) -> bool:
-        return self.device.type == "cpu" and self.recipe.family == "slices"
+        return self.device.type == "cpu" and self.recipe.family.dimensions == 2
 
     def _precision(self) -> Any:
         """Mixed precision; not for three-dimensional convolutions on the CPU, whose bf16 gradients are wrong."""
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.options["precision"])
-        if kind is None or (self.device.type == "cpu" and self.recipe.family == "patches"):
+        if kind is None or (self.device.type == "cpu" and self.recipe.family.dimensions == 3):
             return nullcontext()
         return torch.autocast(self.device.type, kind)
 
@@ -325,6 +349,8 @@ class Fitting:
             return
         state = {
             "step": self.step,
+            "stage": self.stage,
+            "began": self._began,
             "best": self.best,
             "stale": self.stale,
             "seconds": self.seconds,
@@ -344,6 +370,7 @@ class Fitting:
             return
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
+        self._enter(state.get("stage", 0), state.get("began", 0))  # runs of earlier versions have none
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
@@ -351,52 +378,21 @@ class Fitting:
         self.stale, self._skipped = state["stale"], state["skipped"]
 
 
-@contextmanager
-def _made_ahead(make: Callable[[int], Batch], first: int, stop: int, readers: int) -> Iterator[Iterator[Batch]]:
-    """The batches of the steps ``first`` to ``stop`` in order, made by threads while the caller computes."""
-
-    def batches() -> Iterator[Batch]:
-        pending: deque[Future[Batch]] = deque()
-        for step in range(first, stop):
-            while len(pending) <= readers and step + len(pending) < stop:
-                pending.append(pool.submit(make, step + len(pending)))
-            yield pending.popleft().result()
-
-    pool = ThreadPoolExecutor(readers)
-    try:
-        yield batches()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def build(recipe: Recipe) -> nn.Module:
     """The recipe's network with fresh weights; InputError if there is none of that name or it cannot be built."""
     name, arguments = recipe["architecture"]["name"], recipe["architecture"]["arguments"]
-    if name not in NETWORKS:
-        raise InputError(f"There is no network '{name}'; choose one of: {', '.join(NETWORKS)}.")
-    module, attribute = NETWORKS[name].split(":")
+    made = network_class(recipe["task"], name)
     try:
-        return getattr(import_module(module), attribute)(**arguments)
+        return made(**arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"The recipe's network '{name}' cannot be built ({error}); correct its arguments.") from None
 
 
 def _augmentation(recipe: Recipe) -> Augmentation | None:
-    """What changes batches on the device; None where the sampler moves the slices itself, or nothing does."""
+    """What changes batches on the device; None where the sampler moves the images itself, or nothing does."""
     name = recipe["sampling"]["augmentation"]
-    if name in ("head", "none"):
+    if name not in PRESETS or name == "none":
         return None
-    if recipe.family == "patches":
+    if recipe.family.dimensions == 3:
         return augmentation_of(name, 3, recipe.preprocessing.spacing_mm)
     return augmentation_of(name, 2)
-
-
-def _parts(count: int, parts: int) -> list[slice]:
-    """``count`` samples in at most ``parts`` runs of nearly equal length."""
-    parts = min(parts, count)
-    edges = [number * count // parts for number in range(parts + 1)]
-    return [slice(start, stop) for start, stop in pairwise(edges)]
-
-
-def _leaves(output: Output) -> list[Tensor]:
-    return [output] if isinstance(output, Tensor) else list(output)

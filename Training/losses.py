@@ -1,4 +1,4 @@
-"""Losses by the name that a recipe's ``[fitting] loss`` gives them.
+"""Losses of head CT by the name that a recipe's ``[fitting] loss`` gives them; other tasks have tables of their own.
 
 ==================  =========================================================  ======================================
 name                what is minimised                                          who used it
@@ -48,12 +48,12 @@ class Paths(Protocol):
     fused: Tensor
 
 
-Output = Tensor | Paths
+Output = Tensor | Paths | list[Tensor]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One entry of :data:`LOSSES`.
+    """One entry of a table of losses such as :data:`LOSSES`.
 
     Attributes:
         function: ``function(output, batch, **options) -> Tensor``.
@@ -66,30 +66,35 @@ class Loss:
     of_paths: bool = False
 
 
-def loss_of(output: Output, batch: Batch, options: Mapping[str, Any]) -> Tensor:
+def loss_of(
+    output: Output, batch: Batch, options: Mapping[str, Any], table: Mapping[str, Loss] | None = None
+) -> Tensor:
     """The loss that a recipe's ``[fitting]`` section names, as one number, over the samples of all processes.
 
     Args:
-        output: (n, 1 or 2, ...) logits in fp32, or the paths of SLEX-Net, whose ``fused`` all other losses take.
+        output: (n, classes, ...) logits in fp32, a list of heat maps, or the paths of SLEX-Net, whose ``fused`` all
+            other losses take.
         batch: what they should have been.
-        options: ``loss`` and the options of that loss (see :data:`LOSSES`); whatever else it holds is not looked at.
+        options: ``loss`` and the options of that loss; whatever else it holds is not looked at.
+        table: name -> loss, of the recipe's family; :data:`LOSSES` by default.
 
     Raises:
         InputError: there is no such loss, or it needs the paths of SLEX-Net and got logits.
     """
-    loss = named(options["loss"])
+    loss = named(options["loss"], table)
     if loss.of_paths and isinstance(output, Tensor):
         raise InputError(f"The loss '{options['loss']}' is of SLEX-Net's three outputs; choose that network.")
-    if not (loss.of_paths or isinstance(output, Tensor)):
+    if not loss.of_paths and hasattr(output, "fused"):
         output = output.fused
     return loss.function(output, batch, **{key: options.get(key, value) for key, value in loss.options.items()})
 
 
-def named(name: str) -> Loss:
-    """The loss of that name; InputError, listing all names, if there is none."""
-    if name not in LOSSES:
-        raise InputError(f"There is no loss '{name}'; choose one of: {', '.join(LOSSES)}.")
-    return LOSSES[name]
+def named(name: str, table: Mapping[str, Loss] | None = None) -> Loss:
+    """The loss of that name in a table; InputError, listing all names, if there is none."""
+    table = LOSSES if table is None else table
+    if name not in table:
+        raise InputError(f"There is no loss '{name}'; choose one of: {', '.join(table)}.")
+    return table[name]
 
 
 def bleeding_loss(

@@ -10,20 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from NeuraxisLib.errors import InputError, ModelError
-from NeuraxisLib.preprocessing import SlicePreprocessing
-from Training.recipe_keys import (
-    CHOICES,
-    DEFAULTS,
-    INPUT_CHANNELS,
-    NUMBER,
-    OPTIONAL,
-    RANGES,
-    SECTIONS,
-    SOURCES,
-    VOLUME_PREPROCESSING,
-    Kinds,
-)
+from NeuraxisLib.errors import InputError
+from Training.families import NETWORKS, Family, family_of, found
+from Training.recipe_keys import CHOICES, NUMBER, OPTIONAL, RANGES, SOURCES, Keys, Kinds
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,13 +40,9 @@ class Recipe:
         data = deepcopy(self.data)
         data.setdefault("preset", "paper")
         data.setdefault("uncertainty", "entropy")
-        for section, values in DEFAULTS.items():
+        for section, values in _family(data).all_defaults.items():
             if isinstance(data.setdefault(section, {}), dict):
                 data[section] = {**deepcopy(values), **data[section]}
-        given = self.data.get("preprocessing")
-        if isinstance(given, dict) and given.get("kind") == "volume":  # "head" is an augmentation of slices
-            own = self.data.get("sampling", {})
-            data["sampling"]["augmentation"] = own.get("augmentation", "none")
         object.__setattr__(self, "data", data)
 
     @classmethod
@@ -101,18 +86,20 @@ class Recipe:
         return self.data[section]
 
     @property
-    def family(self) -> str:
-        """``"slices"``: axial slices of heads. ``"patches"``: three-dimensional patches of volumes."""
-        return "patches" if self.data["preprocessing"].get("kind") == "volume" else "slices"
+    def family(self) -> Family:
+        """What kind of training this is, by ``[preprocessing] kind``; slices of heads where there is none."""
+        return _family(self.data)
 
     @property
     def preprocessing(self) -> Any:
-        """The preprocessing that goes into the model file (SlicePreprocessing or VolumePreprocessing)."""
-        if self.family == "slices":
-            return SlicePreprocessing.from_dict(self.data["preprocessing"])
-        from NeuraxisLib.volume_preprocessing import VolumePreprocessing
+        """The preprocessing that goes into the model file, of its family's kind."""
+        return found(self.family.preprocessing)(self.data["preprocessing"])
 
-        return VolumePreprocessing.from_dict(self.data["preprocessing"])
+
+def _family(data: dict) -> Family:
+    """The family that a recipe names."""
+    given = data.get("preprocessing")
+    return family_of(given.get("kind", "slices") if isinstance(given, dict) else "slices")
 
 
 def _overlay(data: dict, values: dict) -> None:
@@ -129,10 +116,10 @@ def _override(data: dict, override: str) -> None:
     key, separator, text = override.partition("=")
     names = key.strip().split(".")
     section = names[0] if len(names) > 1 else ""
-    kinds = SECTIONS.get(section, {}) | (VOLUME_PREPROCESSING if section == "preprocessing" else {})
-    kind = kinds.get(names[-1] if len(names) < 3 else names[1])
+    sections = _family(data).sections
+    kind = sections.get(section, {}).get(names[-1] if len(names) < 3 else names[1])
     if not separator or kind is None or len(names) > 3 or (len(names) == 3 and kind is not dict):
-        raise InputError(f"The override '{override}' names no recipe key; {_alike(key.strip())}.")
+        raise InputError(f"The override '{override}' names no recipe key; {_alike(key.strip(), sections)}.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -144,9 +131,8 @@ def _override(data: dict, override: str) -> None:
     data[names[-1]] = value
 
 
-def _alike(key: str) -> str:
+def _alike(key: str, sections: dict[str, Keys]) -> str:
     """What may have been meant by a key that there is not."""
-    sections = SECTIONS | {"preprocessing": SECTIONS["preprocessing"] | VOLUME_PREPROCESSING}
     keys = [f"{section}.{name}" if section else name for section, names in sections.items() for name in names]
     close = get_close_matches(key, keys, n=1)
     return f"perhaps {close[0]} is meant" if close else "write section.key=value"
@@ -154,54 +140,63 @@ def _alike(key: str) -> str:
 
 def _check(data: dict) -> None:
     """InputError for the first key that is unknown, missing or of the wrong type, or value that cannot be."""
-    unknown = set(data) - set(SECTIONS) - set(SECTIONS[""])
+    family = _family(data)
+    sections = family.sections
+    unknown = set(data) - set(sections) - set(sections[""])
     if unknown:
         raise InputError(f"The recipe holds an unknown key '{sorted(unknown)[0]}'; remove or correct it.")
-    for section, keys in SECTIONS.items():
+    for section, keys in sections.items():
         values = data if not section else data.get(section, {})
         if not isinstance(values, dict):
             raise InputError(f"The recipe's '{section}' is not a section; write it as [{section}].")
-        if section == "preprocessing" and values.get("kind") == "volume":
-            keys = VOLUME_PREPROCESSING
-        _check_section(section, values, keys)
-    _check_lists(data)
+        _check_section(section, values, keys, family)
+    _check_lists(data["fitting"])
     _check_shares(data["fitting"]["shares"])
-    _check_images(data)
+    if data["task"] != family.task:
+        raise InputError(
+            f"The recipe's 'preprocessing.kind' is one of the task '{family.task}', not '{data['task']}'; correct it."
+        )
+    if family.check:
+        found(family.check)(Recipe(data))
 
 
-def _check_section(section: str, values: dict, keys: dict[str, Kinds]) -> None:
+def _check_section(section: str, values: dict, keys: Keys, family: Family) -> None:
     for name, kind in keys.items():
         label = f"{section}.{name}" if section else name
         if name in values:
-            _check_value(label, values[name], kind)
-        elif label not in OPTIONAL:
+            _check_value(label, values[name], kind, family)
+        elif label not in (*OPTIONAL, *family.optional):
             raise InputError(f"The recipe lacks '{label}'; add it.")
     if section and set(values) - set(keys):
         extra = sorted(set(values) - set(keys))[0]
         raise InputError(f"The recipe holds an unknown key '{section}.{extra}'; remove or correct it.")
 
 
-def _check_value(label: str, value: Any, kind: Kinds) -> None:
+def _check_value(label: str, value: Any, kind: Kinds, family: Family) -> None:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         wanted = _KINDS[kind if isinstance(kind, type) else float]
         raise InputError(f"The recipe's '{label}' has the wrong type: {value!r}; give {wanted}.")
-    low, high = RANGES.get(label, (-math.inf, math.inf))
-    if label in RANGES and not low <= value <= high:
+    low, high = {**RANGES, **family.ranges}.get(label, (-math.inf, math.inf))
+    if isinstance(value, NUMBER) and not low <= value <= high:
         raise InputError(f"The recipe's '{label}' is {value}; choose a number from {low:g} to {high:g}.")
-    if label in CHOICES and value not in CHOICES[label]:
-        raise InputError(f"The recipe's '{label}' is '{value}'; choose one of: {', '.join(CHOICES[label])}.")
+    choices = {"task": tuple(NETWORKS), **CHOICES, **family.choices}
+    if label in choices and value not in choices[label]:
+        raise InputError(f"The recipe's '{label}' is '{value}'; choose one of: {', '.join(choices[label])}.")
 
 
-def _check_lists(data: dict) -> None:
+def _check_lists(fitting: dict) -> None:
     """Lists of numbers of the right length, and of names."""
-    fitting = data["fitting"]
-    for name, high in (("betas", 1.0), ("class_weights", math.inf)):
-        values = fitting.get(name, [0, 0])
-        numbers = [v for v in values if isinstance(v, NUMBER) and not isinstance(v, bool) and 0 <= v <= high]
-        if len(values) != 2 or len(numbers) != 2:
-            raise InputError(f"The recipe's 'fitting.{name}' is {values}; give two numbers of 0 or more.")
+    check_numbers("fitting.betas", fitting["betas"], 2, highest=1.0)
     if not all(isinstance(name, str) and name for name in fitting["frozen"]):
         raise InputError("The recipe's 'fitting.frozen' must list beginnings of parameter names; correct it.")
+
+
+def check_numbers(label: str, values: list, count: int, highest: float = math.inf) -> None:
+    """InputError unless a recipe's list holds ``count`` numbers of 0 to ``highest``."""
+    numbers = [v for v in values if isinstance(v, NUMBER) and not isinstance(v, bool) and 0 <= v <= highest]
+    if len(values) != count or len(numbers) != count:
+        words = {2: "two", 3: "three", 4: "four"}.get(count, str(count))
+        raise InputError(f"The recipe's '{label}' is {values}; give {words} numbers of 0 or more.")
 
 
 def _check_shares(shares: dict) -> None:
@@ -213,26 +208,3 @@ def _check_shares(shares: dict) -> None:
             )
     if not sum(shares.values()):
         raise InputError("The recipe's 'fitting.shares' are all 0; give at least one source of heads a share.")
-
-
-def _check_images(data: dict) -> None:
-    """Preprocessing that works, with as many channels as the network takes."""
-    if data["simulation"]["bank_size"] % 8:
-        raise InputError("The recipe's 'simulation.bank_size' must be a multiple of 8; correct it.")
-    recipe = Recipe(data)
-    try:
-        channels = len(recipe.preprocessing.channels) if recipe.family == "slices" else 1
-    except ModelError:
-        raise InputError(
-            "The recipe's 'preprocessing' cannot be: size must be a multiple of 32, every channel needs an offset "
-            "and low_hu below high_hu; correct it."
-            if recipe.family == "slices"
-            else "The recipe's 'preprocessing' cannot be: spacing and patch need three numbers above 0, clip_hu two "
-            "in rising order; correct it."
-        ) from None
-    architecture = data["architecture"]
-    wanted = architecture["arguments"].get("in_channels", INPUT_CHANNELS.get(architecture["name"], 1))
-    if wanted != channels:
-        raise InputError(
-            f"The recipe's network takes {wanted} channels but its preprocessing makes {channels}; make them equal."
-        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +27,29 @@ class Batch:
 
     Attributes:
         images: (n, channels, size, size) network input.
-        truth: (n, 1, size, size) 1 where blood fills the pixel.
-        brain: (n, 1, size, size) 1 in the intracranial space where the density allows blood.
-        slice_label: (n,) BLEEDING or CLEAN for real slices, UNKNOWN where ``truth`` is exact.
+        truth: (n, 1, size, size) 1 where blood fills the pixel; of several classes their numbers 0, 1, 2 ...; of heat
+            maps (n, joints, size, size).
+        brain: (n, 1, size, size) 1 in the intracranial space where the density allows blood; None where the family
+            knows no such space.
+        slice_label: (n,) BLEEDING or CLEAN for real slices, UNKNOWN where ``truth`` is exact; None where all are.
         cases: where each sample comes from, for messages; may be empty.
+        extra: what else a family's loss needs, first axis n (which joints are visible, whose stroke is lacunar).
 
     Of three-dimensional patches the tensors have one axis more: (n, channels, x, y, z) and (n, 1, x, y, z).
     """
 
     images: Tensor
     truth: Tensor
-    brain: Tensor
-    slice_label: Tensor
+    brain: Tensor | None = None
+    slice_label: Tensor | None = None
     cases: tuple[str, ...] = ()
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with ``function`` done to every tensor, as moving it to a device."""
+        tensors = (self.images, self.truth, self.brain, self.slice_label)
+        changed = (part if part is None else function(part) for part in tensors)
+        return Batch(*changed, self.cases, {name: function(part) for name, part in self.extra.items()})
 
 
 class HeadSampler:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
+for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel"))):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
@@ -28,6 +28,7 @@ from NeuraxisLib.errors import InputError, NeuraxisError  # noqa: E402
 from NeuraxisLib.process import keep_freed_memory, usable_cores  # noqa: E402
 from NeuraxisLib.task import Progress  # noqa: E402
 from Training.command import finish, run_command  # noqa: E402
+from Training.families import found  # noqa: E402
 from Training.progress import ProgressLine  # noqa: E402
 from Training.recipe import Recipe  # noqa: E402
 
@@ -75,7 +76,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="real lesion masks, for shapes of bleeds (default: lesion_shapes/infarct in $NEURAXIS_DATA)")  # fmt: skip
     add("--start-from", action="append", default=[], metavar="[PART=]MODEL",
         help="model file whose weights to start from: of the whole network, or of the part whose parameters' names "
-             "begin with PART (backbone.=FILE); repeatable")  # fmt: skip
+             "begin with PART (backbone.=FILE); vgg16=FILE takes VGG-16's of torchvision or Keras for the stroke "
+             "networks; repeatable")  # fmt: skip
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a recipe value; repeatable")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto, the fastest there is)")
     add("--threads", type=int, metavar="N", help="CPU threads of the fitting process (default: PyTorch's choice)")
@@ -136,8 +138,10 @@ def train(options: argparse.Namespace, recipe: Recipe) -> None:
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    started = start_weights(options.start_from, recipe)
-    load_parts(build(recipe), started)  # what cannot be built or started from is told before cases are prepared
+    network = build(recipe)  # what cannot be built or started from is told before cases are prepared
+    started = start_weights(options.start_from, recipe, network)
+    load_parts(network, started)
+    del network
     with processes(_device(options.device)) as device:
         data = data_of(options, recipe)
         fitting = Fitting(recipe, options.run, data.sampler, data.validation, str(device), started, options.readers)
@@ -157,14 +161,20 @@ def _watch(data: Data, fitting: Fitting) -> Callable[[nn.Module], dict[str, Any]
     return lambda network: {"image, truth, probability": picture(network, fitting.device)}
 
 
-def start_weights(given: list[str], recipe: Recipe) -> dict[str, dict[str, Tensor]]:
-    """Weights by the beginning of the names that they are for, from ``MODEL`` or ``PART=MODEL`` each."""
+def start_weights(given: list[str], recipe: Recipe, network: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Weights by the beginning of the names that they are for, from ``MODEL``, ``PART=MODEL`` or ``vgg16=FILE`` each.
+
+    What is read of files that are no model files is the family's matter (:attr:`Training.families.Family.start_from`).
+    """
     from NeuraxisLib.models import load_model
 
-    parts = {}
+    parts, others = {}, recipe.family.start_from
     for text in given:
         part, _, path = text.rpartition("=")
-        parts[part] = load_model(Path(path), recipe["task"]).weights()
+        if part in others:
+            parts.update(found(others[part])(Path(path), network))
+        else:
+            parts[part] = load_model(Path(path), recipe["task"]).weights()
     return parts
 
 
@@ -190,14 +200,15 @@ def write(
         "task": recipe["task"],
         "architecture": recipe["architecture"],
         "preprocessing": recipe.preprocessing.to_dict(),
-        "labels": {"1": "Hemorrhage"},
+        "labels": dict(data.labels),
         "threshold": threshold,
-        "min_component_ml": 0.1,
+        "min_component_ml": data.min_component_ml,
         "uncertainty": {"kind": recipe["uncertainty"]},
         "training": training,
         "licence": "Apache-2.0",
         "notice": _notice(data),
         "scores": {},
+        **data.header,
     }
     write_model(output, half, header)
     print(f"Wrote {output}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from Training.distributed import gathered, rank, world_size
+from Training.families import found
 from Training.losses import blood_logits, slice_score
 from Training.recipe import Recipe
 from Training.sampling import PICTURE, neighbours, network_view, resized, slice_stack
@@ -24,15 +25,11 @@ def evaluate(network: nn.Module, cases: Sequence[Any], recipe: Recipe, device: t
 
     Args:
         network: with the weights to judge.
-        cases: banked heads (family ``"slices"``) or cached volumes (family ``"patches"``).
+        cases: as the family's data function returned them.
         recipe: of the network.
         device: where to compute.
     """
-    if recipe.family == "patches":
-        from Training.patches import patch_scores
-
-        return patch_scores(network, cases, recipe, device)
-    return slice_scores(network, cases, recipe, device)
+    return found(recipe.family.scores)(network, cases, recipe, device)
 
 
 @torch.inference_mode()
