@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent
-for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
+for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel"))):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

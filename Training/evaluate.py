@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in (ROOT, ROOT / "Neuraxis", ROOT / "HemorrhageSeg"):
+for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel"))):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
