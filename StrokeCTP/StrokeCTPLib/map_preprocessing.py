@@ -14,13 +14,13 @@ import numpy as np
 
 from NeuraxisLib.errors import InputError, ModelError
 from StrokeCTPLib.colour_scales import MIP_RANGE_HU, SCALE_OF, STAVANGER_RANGES, coloured
-from StrokeCTPLib.networks.configurations import MAPS, MIP, SCALARS
+from StrokeCTPLib.networks.configurations import ALL_MAPS, MAPS, MIP, SCALARS
 
 KIND = "maps"
 #: As colour-coded maps (3 channels each), or as the share of the range (1 channel each).
 SHOWN = ("colours", "numbers")
 #: Lowest and highest value that are shown.
-RANGES = {**STAVANGER_RANGES, MIP: MIP_RANGE_HU}
+RANGES = {**STAVANGER_RANGES, MIP: MIP_RANGE_HU, "mtt": (0.0, 20.0), "delay": (0.0, 12.0)}
 #: What a number of the patient may be.
 SCALAR_RANGES = {"nihss": (0, 42), "age": (0, 120), "gender": (0, 1)}
 #: Pixel size of the published maps.
@@ -35,13 +35,14 @@ class MapPreprocessing:
     """How a network sees perfusion maps.
 
     Attributes:
-        maps: which, in the order of the network's branches; of cbf, cbv, ttp, tmax and mip.
+        maps: which, in the order of the network's branches; of cbf, cbv, ttp, tmax, mip, mtt and delay.
         scalars: numbers of the patient, of nihss, age and gender in that order; each becomes a plane of its value.
         size: pixels of a side; what is shown is a square of ``size * pixel_mm``.
         shown: one of :data:`SHOWN`.
         pixel_mm: pixel size of the network's grid.
         ranges: map -> lowest and highest value shown.
         subtract_mean: in colours, take ImageNet's mean off, as VGG-16 was trained; the published networks do not.
+        tile: pixels of the side of the tiles that the network is shown one by one; 0 shows all at once.
     """
 
     maps: tuple[str, ...] = MAPS
@@ -51,6 +52,7 @@ class MapPreprocessing:
     pixel_mm: float = PIXEL_MM
     ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: dict(RANGES))
     subtract_mean: bool = False
+    tile: int = 0
 
     @classmethod
     def from_dict(cls, data: dict) -> MapPreprocessing:
@@ -66,11 +68,14 @@ class MapPreprocessing:
             made = cls(**given)
             sound = (
                 bool(made.maps)
-                and set(made.maps) <= {*MAPS, MIP}
+                and set(made.maps) <= set(ALL_MAPS)
                 and set(made.scalars) <= set(SCALARS)
                 and made.shown in SHOWN
                 and SIZES[0] <= made.size <= SIZES[1]
                 and made.size % 32 == 0
+                and made.side % 32 == 0
+                and 0 < made.side <= made.size
+                and made.size % made.side == 0
                 and 0.05 <= made.pixel_mm <= 20
                 and all(np.isfinite(pair).all() and pair[0] < pair[1] for pair in made.ranges.values())
             )
@@ -80,11 +85,16 @@ class MapPreprocessing:
             raise ModelError("The model's preprocessing cannot be (its maps, size or ranges); install the model again.")
         return made
 
-    def as_dict(self) -> dict:
+    def to_dict(self) -> dict:
         """The description as a model file holds it."""
         data = asdict(self)
         data["ranges"] = {name: list(self.ranges[name]) for name in self.maps}
         return {"kind": KIND, **data, "maps": list(self.maps), "scalars": list(self.scalars)}
+
+    @property
+    def side(self) -> int:
+        """Pixels of the side of what the network is shown at once."""
+        return self.tile or self.size
 
     @property
     def map_channels(self) -> int:
@@ -100,8 +110,8 @@ class MapPreprocessing:
         """What the network is given: float32 (k, channels, size, size).
 
         Args:
-            maps: name -> (k, size, size) in the unit of its range, on the network's grid; NaN outside the brain and
-                where there is no value, which is shown black.
+            maps: name -> (k, size, size), or tiles of it (k, side, side), in the unit of its range, on the network's
+                grid; NaN outside the brain and where there is no value, which is shown black.
             scalars: name -> number.
 
         Raises:
@@ -114,7 +124,7 @@ class MapPreprocessing:
         if len(shapes) > 1:
             raise InputError("The perfusion maps lie on different grids; give maps of one series.")
         (shape,) = shapes
-        if len(shape) != 3 or shape[1:] != (self.size, self.size):
+        if len(shape) != 3 or shape[1:] not in ((self.size, self.size), (self.side, self.side)):
             raise InputError(f"The model reads maps of {self.size} x {self.size} pixels; resample them to that grid.")
         planes = [self._shown(name, np.asarray(maps[name], np.float32)) for name in self.maps]
         planes += [np.full((shape[0], 1, *shape[1:]), value, np.float32) for value in self._numbers(scalars or {})]

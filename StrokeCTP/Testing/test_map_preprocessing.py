@@ -55,13 +55,13 @@ def test_numbers_are_shares_of_the_range_for_the_compact_network():
 
 def test_description_survives_json():
     shown = MapPreprocessing((*MAPS, MIP), ("nihss",), 256, "numbers", 0.9, subtract_mean=True)
-    again = MapPreprocessing.from_dict(json.loads(json.dumps(shown.as_dict())))
-    assert again.as_dict() == shown.as_dict() and again.channels == shown.channels == 6
+    again = MapPreprocessing.from_dict(json.loads(json.dumps(shown.to_dict())))
+    assert again.to_dict() == shown.to_dict() and again.channels == shown.channels == 6
 
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"kind": "slices", "maps": ["cbf"]}, {"kind": "maps", "maps": ["mtt"]}, {"kind": "maps", "maps": []},
+    [{}, {"kind": "slices", "maps": ["cbf"]}, {"kind": "maps", "maps": ["flow"]}, {"kind": "maps", "maps": ["cbf"], "size": 96, "tile": 64}, {"kind": "maps", "maps": []},
      {"kind": "maps", "maps": ["cbf"], "size": 100}, {"kind": "maps", "maps": ["cbf"], "shown": "grey"},
      {"kind": "maps", "maps": ["cbf"], "window": 1}, {"kind": "maps", "maps": ["cbf"], "ranges": {"cbf": [5, 1]}},
      {"kind": "maps", "maps": ["cbf"], "size": "512"}, {"kind": "maps", "maps": 3}],

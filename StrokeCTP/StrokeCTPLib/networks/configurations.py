@@ -11,6 +11,8 @@ from dataclasses import dataclass
 #: Perfusion maps in the order of the network's branches; the maximum-intensity image, if any, comes last.
 MAPS = ("cbf", "cbv", "ttp", "tmax")
 MIP = "mip"
+#: All maps that a network of this design may read; the published ones read the first four and perhaps the fifth.
+ALL_MAPS = (*MAPS, MIP, "mtt", "delay")
 #: Numbers of the patient in the order in which the network reads them.
 SCALARS = ("nihss", "age", "gender")
 

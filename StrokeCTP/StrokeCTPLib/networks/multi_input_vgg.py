@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from StrokeCTPLib.networks.configurations import MAPS, MIP, SCALARS
+from StrokeCTPLib.networks.configurations import ALL_MAPS, MAPS, SCALARS
 
 #: Convolutions of each block of VGG-16, and the widths of the blocks as multiples of the base width.
 VGG_DEPTHS = (2, 2, 3, 3, 3)
@@ -236,8 +236,8 @@ def _check_arguments(
     maps: Sequence[str], scalars: Sequence[str], base: int, out_channels: int, size: int, norm: str
 ) -> None:
     """ValueError for arguments that make no network."""
-    if not maps or len(set(maps)) != len(maps) or not set(maps) <= {*MAPS, MIP}:
-        raise ValueError(f"The maps must be of {', '.join((*MAPS, MIP))}, each once, not {', '.join(maps) or 'none'}.")
+    if not maps or len(set(maps)) != len(maps) or not set(maps) <= set(ALL_MAPS):
+        raise ValueError(f"The maps must be of {', '.join(ALL_MAPS)}, each once, not {', '.join(maps) or 'none'}.")
     if tuple(scalars) != tuple(name for name in SCALARS if name in scalars):
         raise ValueError(f"The numbers must be of {', '.join(SCALARS)} in that order, not {', '.join(scalars)}.")
     if base < 4 or base % 4:

@@ -44,7 +44,7 @@ def _original(name: str, configuration: Configuration) -> Original:
     return Original(
         NETWORKS[name],
         source,
-        shown.as_dict(),
+        shown.to_dict(),
         input_shape,
         _ASSUMED,
         arguments=configuration.arguments,
