@@ -8,13 +8,18 @@ other side's, within Tmax above 6 s); "calibrated" takes the thresholds that mea
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.volume import Volume
-from StrokeCTPLib.perfusion_maps import VESSEL_CBV, PerfusionMaps
 
+if TYPE_CHECKING:  # the maps come with torch, which drawing lesions does not need
+    from StrokeCTPLib.perfusion_maps import PerfusionMaps
+
+#: Tissue with more blood than this, in mL/100 g, is vessel.
+VESSEL_CBV = 9.0
 #: Grades of delay whose volumes are reported, Tmax in s.
 TMAX_GRADES_S = (4.0, 6.0, 8.0, 10.0)
 FAMILIES = ("svd", "calibrated", "model")

@@ -7,12 +7,15 @@ makes a criterion unknown, unless another one already fails.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from NeuraxisLib.errors import InputError
 from StrokeCTPLib.lesions import Lesions
-from StrokeCTPLib.perfusion_maps import PerfusionMaps
+
+if TYPE_CHECKING:
+    from StrokeCTPLib.perfusion_maps import PerfusionMaps
 
 MET, NOT_MET, UNKNOWN = "criteria met", "criteria not met", "unknown input"
 

@@ -40,6 +40,7 @@ from StrokeCTPLib.deconvolution import (
     find_peaks_osvd,
     ssvd_operator,
 )
+from StrokeCTPLib.lesions import VESSEL_CBV
 from StrokeCTPLib.model_fit import bolus_area, build_dictionary, fit, fit_pooled
 from StrokeCTPLib.quality import Flag, find_flags, require_frames
 from StrokeCTPLib.smoothing import edge_preserving, gaussian, voxel_pool
@@ -51,8 +52,6 @@ UNITS = {
 }
 #: Values of frames (t x voxels) in one slab.
 SLAB = 30_000_000
-#: Tissue with more blood than this is vessel.
-VESSEL_CBV = 9.0
 
 
 @dataclass(frozen=True)
