@@ -92,6 +92,7 @@ class SliceWidget:
         self._logic.SetMRMLScene(scene)
         self._logic.SetSliceNode(node)
         self._logic.ResizeSliceNode(*size)
+        application_logic.GetSliceLogics().AddItem(self._logic)  # before the managers, which look for it there
         self._view = SliceView(self._logic, node, factory, size)
         self._size = size
 
@@ -225,10 +226,10 @@ class LayoutManager:
             for manager in managers:
                 factory.RegisterDisplayableManager(manager)
         self._new_slice = lambda node: SliceWidget(node, scene, application, slices, size)
-        self._application, self._size = application, size
-        self._slices, self._plots, self._collection = {}, {}, vtk.vtkCollection()
+        self._slices, self._plots, self._size, self._collection = {}, {}, size, vtk.vtkCollection()
+        application.SetSliceLogics(self._collection)
         for name, (orientation, color) in _SLICES.items():
-            self._add_slice(_slice_node(scene, name, orientation, color))
+            self._slices[name] = self._new_slice(_slice_node(scene, name, orientation, color))
         self._three_d = ThreeDWidget(scene, application, three_d, size)
         self._logic = slicer.vtkMRMLLayoutLogic()
         self._logic.SetMRMLApplicationLogic(application)
@@ -237,18 +238,13 @@ class LayoutManager:
         self._node.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         self._node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._follow)
 
-    def _add_slice(self, node) -> None:
-        widget = self._slices[node.GetLayoutName()] = self._new_slice(node)
-        self._collection.AddItem(widget.sliceLogic())
-        self._application.SetSliceLogics(self._collection)
-
     def _follow(self, *_) -> None:
         """Make the views that the layout asks for and that are not there yet; those made once stay, as in Slicer."""
         nodes = self._logic.GetViewNodes()
         for node in (nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems())):
             name = node.GetLayoutName()
             if node.IsA("vtkMRMLSliceNode") and name not in self._slices:
-                self._add_slice(node)
+                self._slices[name] = self._new_slice(node)
             elif node.IsA("vtkMRMLPlotViewNode") and name not in self._plots:
                 self._plots[name] = PlotWidget(node, self._size)
 
