@@ -91,7 +91,8 @@ def task_command(task: Task) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         inputs = {main_input: values.pop("input")}
-        inputs |= {name: values.pop(f"input_{name}") for name in other_inputs}
+        others = {name: values.pop(f"input_{name}") for name in other_inputs}
+        inputs |= {name: path for name, path in others.items() if path is not None}
         output, model, device = values.pop("output"), values.pop("model"), values.pop("device")
         reading = {"series": values.pop("series"), "allow_gaps": values.pop("allow_gaps")}
         threads, as_json = values.pop("threads"), values.pop("as_json")
@@ -101,11 +102,13 @@ def task_command(task: Task) -> Callable[..., None]:
                 result = run_case(task.name, inputs, model, values, device, output, progress, **reading)
             print(json.dumps(as_record(result, output), indent=1) if as_json else summary(result, output))
 
+    unneeded = "" if task.needs_model else " Without it no network is used."
+    kinds = "" if main_input in task.readers else ": NIfTI, NRRD, MetaImage or a DICOM folder"
     parameters = [
-        _argument("input", Path, f"{task.inputs[main_input]}: NIfTI, NRRD, MetaImage or a DICOM folder."),
+        _argument("input", Path, f"{task.inputs[main_input]}{kinds}."),
         _argument("output", Path, "Folder for the result; new, empty, or an earlier result, which is replaced."),
-        *(_option(f"input_{name}", Path, ..., f"--{name}", task.inputs[name]) for name in other_inputs),
-        _option("model", str, "", "--model", "Installed model or model file; see 'neuraxis models'."),
+        *(_input_option(task, name) for name in other_inputs),
+        _option("model", str, "", "--model", f"Installed model or model file; see 'neuraxis models'.{unneeded}"),
         _option("device", str, "auto", "--device", f"Where to compute: {', '.join(DEVICES)}."),
         _option("series", str | None, None, "--series", "Series of a DICOM folder; see 'neuraxis info FOLDER'."),
         _option("allow_gaps", bool, False, "--allow-gaps", "Measure a DICOM series although slices are missing."),
@@ -116,6 +119,12 @@ def task_command(task: Task) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def _input_option(task: Task, name: str) -> inspect.Parameter:
+    """The option for an input beside the main one."""
+    kind, default = (Path | None, None) if name in task.optional else (Path, ...)
+    return _option(f"input_{name}", kind, default, f"--{name.replace('_', '-')}", task.inputs[name])
 
 
 def _task_options(task: Task) -> list[inspect.Parameter]:

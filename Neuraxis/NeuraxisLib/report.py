@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
+from NeuraxisLib.curve_view import curve_view
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.measure import components
-from NeuraxisLib.result import Measurement, Result, ScalarMap
+from NeuraxisLib.result import Landmark, Measurement, Result, ScalarMap, Table
 from NeuraxisLib.slice_view import SliceView, css_color, css_ramp, grey_window, slice_views
 from NeuraxisLib.uncertainty import COVERAGE
 from NeuraxisLib.volume import FREE_TEXT_FACTS
@@ -56,7 +57,8 @@ def render_report(result: Result, table: LabelTable) -> str:
         notes=notes,
         coverage=f"{COVERAGE:.0%}",
         interval_text=interval_text,
-        tables=[t for t in result.tables.values() if t.rows],
+        tables=[t for t in (*result.tables.values(), _point_table(result.points)) if t.rows],
+        plots=[view for plot in result.curves.values() if (view := curve_view(plot)) is not None],
         warnings=result.warnings,
         figures=_figures(result, table, overlay),
         overlay=overlay,
@@ -106,6 +108,12 @@ def _interval_scale(measurement: Measurement) -> dict[str, float | str] | None:
     end = next(step * factor for factor in (1, 1.5, 2, 3, 5, 7.5, 10) if step * factor >= high)
     low, value, high = (100 * x / end for x in (low, measurement.value, high))
     return {"low": low, "value": value, "high": high, "end": number_text(float(end), "")}
+
+
+def _point_table(points: list[Landmark]) -> Table:
+    """Points as rows, in RAS mm as Slicer shows them."""
+    heads = (("Point", ""), ("R", "mm"), ("A", "mm"), ("S", "mm"), ("Confidence", ""), ("Note", ""))
+    return Table("Points", heads, tuple((p.name, *p.position_ras_mm, p.confidence, p.note) for p in points))
 
 
 # -- figures --------------------------------------------------------------------------------------------------

@@ -60,6 +60,59 @@ class ScalarMap:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot: ``y`` over ``x``, of equal length; a ``y`` that is not a number is a gap."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for axis in ("x", "y"):
+            object.__setattr__(self, axis, tuple(float(value) for value in getattr(self, axis)))
+        if len(self.x) != len(self.y):
+            raise ValueError(f"the curve {self.name!r} has {len(self.x)} places and {len(self.y)} values")
+
+
+@dataclass(frozen=True)
+class CurvePlot:
+    """Curves that belong on one pair of axes.
+
+    Attributes:
+        title: what the plot shows.
+        x_label, y_label: (name, unit) of the axes.
+        curves: in the order of the legend; names differ. They need not share their places on the x axis.
+    """
+
+    title: str
+    x_label: tuple[str, str] = ("Time", "s")
+    y_label: tuple[str, str] = ("Contrast", "HU")
+    curves: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A named point in the patient.
+
+    Attributes:
+        name: what lies there, such as ``"L4/L5"`` or ``"Artery"``.
+        position_ras_mm: (R, A, S).
+        confidence: 0 to 1; None where nothing was estimated.
+        note: what a reader should know of it.
+    """
+
+    name: str
+    position_ras_mm: tuple[float, float, float]
+    confidence: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "position_ras_mm", tuple(float(value) for value in self.position_ras_mm))
+        if len(self.position_ras_mm) != 3:
+            raise ValueError(f"the point {self.name!r} has {len(self.position_ras_mm)} coordinates")
+
+
 @dataclass
 class Result:
     """Everything a task found in one case.
@@ -71,6 +124,8 @@ class Result:
         maps: short name (a file stem) -> ScalarMap.
         measurements: the numbers, most important first; the first is the headline.
         tables: short name (a file stem) -> Table.
+        curves: short name (a file stem) -> CurvePlot.
+        points: named points, in the order in which a reader wants them.
         key_slices: slice indices k to look at first (the most uncertain ones), most uncertain first.
         warnings: sentences a reader has to see beside the numbers.
         provenance: versions, model name and sha256, device, options, times; no name, id or path.
@@ -82,6 +137,8 @@ class Result:
     maps: dict[str, ScalarMap] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
+    curves: dict[str, CurvePlot] = field(default_factory=dict)
+    points: list[Landmark] = field(default_factory=list)
     key_slices: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     provenance: dict = field(default_factory=dict)

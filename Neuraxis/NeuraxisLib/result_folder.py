@@ -3,7 +3,8 @@
     result.json        everything but the voxels: measurements, tables, key slices, warnings, provenance, geometry
     labels.seg.nrrd    the label map, a Slicer segmentation with names, colours and terminology
     <map>.nrrd         each scalar map
-    measurements.csv   all measurements; <table>.csv each table
+    measurements.csv   all measurements; <table>.csv each table; <curves>.csv each plot, the x axis first
+    points.mrk.json    named points, a markups file of Slicer
     report.html        for reading and printing, self-contained
 
 The source image is not copied. A folder is written beside its place and moved there whole, so what carries the
@@ -13,18 +14,15 @@ on equal gaps, ``grid`` in result.json says so, and :func:`read_result` takes la
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,14 +31,14 @@ from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import InputError, OutputError
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.nrrd import write_nrrd
-from NeuraxisLib.result import Measurement, Result, ScalarMap, Table
+from NeuraxisLib.result import Curve, CurvePlot, Landmark, Measurement, Result, ScalarMap, Table
+from NeuraxisLib.result_text import MEASUREMENTS_FILE, POINTS_FILE, plain, write_text_files
 from NeuraxisLib.seg_nrrd import segmentation_keys
 from NeuraxisLib.task import get_task
 from NeuraxisLib.volume import FREE_TEXT_FACTS, Volume
 
 SCHEMA, SCHEMA_VERSION = "neuraxis-result", 1
 RESULT_FILE, LABELS_FILE, REPORT_FILE = "result.json", "labels.seg.nrrd", "report.html"
-MEASUREMENTS_FILE = "measurements.csv"
 #: What file browsers leave in folders that were looked at.
 _SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 _STEM = re.compile(r"[A-Za-z0-9_-]+")
@@ -124,7 +122,7 @@ def _write_files(result: Result, folder: Path, label_table: LabelTable | None, r
             labels = replace(result.labels, array=result.labels.array.astype(np.uint8, copy=False), unit="")
             keys = segmentation_keys(labels.regular().array, table)
             _write_volume(folder / LABELS_FILE, labels, keys)
-        _write_tables(result, folder)
+        write_text_files(result, folder)
         if report:
             _write_report(result, table, folder / REPORT_FILE)
         for file in writing:
@@ -143,13 +141,6 @@ def _flush(folder: Path) -> None:
 def _write_volume(path: Path, volume: Volume, keys: dict[str, str] | None = None) -> None:
     with open(path, "xb") as file:
         write_nrrd(volume.regular(), file, compress=True, keys=keys)
-
-
-def _write_tables(result: Result, folder: Path) -> None:
-    _write_csv(folder / MEASUREMENTS_FILE, *_measurement_rows(result.measurements))
-    for name, table in result.tables.items():
-        heads = [f"{head} [{unit}]" if unit else head for head, unit in table.columns]
-        _write_csv(folder / f"{name}.csv", heads, table.rows)
 
 
 def _write_report(result: Result, table: LabelTable, path: Path) -> None:
@@ -184,7 +175,9 @@ def _written_names(folder: Path) -> set[str]:
     """Names of the files that the earlier result in ``folder`` consists of; empty if there is no readable one."""
     try:
         document = _read_document(folder)
-        parts = [*document["maps"].values(), *document["tables"].values(), document["labels"] or {}]
+        groups = (document["maps"], document["tables"], document.get("curves", {}))
+        parts = [*(part for group in groups for part in group.values()), document["labels"] or {}]
+        parts.append(document.get("points") or {})
         files = {part.get("file") for part in parts}
     except (InputError, KeyError, TypeError, AttributeError):
         return set()
@@ -212,33 +205,11 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _check_names(result: Result) -> None:
-    for name in (*result.maps, *result.tables):
+    for name in (*result.maps, *result.tables, *result.curves):
         if not _STEM.fullmatch(name) or f"{name}.csv" == MEASUREMENTS_FILE:
             raise ValueError(f"{name!r} cannot be the name of a file in a result folder")
-
-
-# -- CSV ------------------------------------------------------------------------------------------------------
-
-
-def _measurement_rows(measurements: Iterable[Measurement]) -> tuple[list[str], list[tuple]]:
-    heads = ["name", "value", "unit", "low", "high", "segment", "note"]
-    rows = [(m.name, m.value, m.unit, *(m.interval or (None, None)), m.segment, m.note) for m in measurements]
-    return heads, rows
-
-
-def _write_csv(path: Path, heads: Iterable[str], rows: Iterable[Iterable]) -> None:
-    with open(path, "x", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([_cell(head) for head in heads])
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    """A CSV cell; words that a spreadsheet would run as a formula get an apostrophe in front (OWASP)."""
-    if isinstance(value, str):
-        return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-    value = _plain(value)
-    return "" if value is None else value
+    for name in result.tables.keys() & result.curves.keys():
+        raise ValueError(f"{name!r} names both a table and curves, which would share a file")
 
 
 # -- JSON -----------------------------------------------------------------------------------------------------
@@ -255,6 +226,8 @@ def _to_json(result: Result, table: LabelTable, report: bool) -> dict:
         "task": result.task,
         "measurements": [asdict(measurement) for measurement in result.measurements],
         "tables": {name: {"file": f"{name}.csv", **asdict(rows)} for name, rows in result.tables.items()},
+        "curves": {name: {"file": f"{name}.csv", **asdict(plot)} for name, plot in result.curves.items()},
+        "points": {"file": POINTS_FILE, "points": [asdict(p) for p in result.points]} if result.points else None,
         "key_slices": result.key_slices,
         "warnings": result.warnings,
         "labels": None if result.labels is None else {"file": LABELS_FILE, "segments": segments},
@@ -280,20 +253,7 @@ def _to_json(result: Result, table: LabelTable, report: bool) -> dict:
             "meta": {name: fact for name, fact in source.meta.items() if name not in FREE_TEXT_FACTS},
         },
     }
-    return _plain(document)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, words, lists and mappings as JSON has them; what is not a finite number becomes null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, np.ndarray)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    return plain(document)
 
 
 # -- reading --------------------------------------------------------------------------------------------------
@@ -342,6 +302,8 @@ def read_result(folder: str | os.PathLike, source: Volume | None = None) -> Resu
             maps=maps,
             measurements=[_read_measurement(entry) for entry in document["measurements"]],
             tables=tables,
+            curves={name: _read_plot(entry) for name, entry in document.get("curves", {}).items()},
+            points=[Landmark(**entry) for entry in (document.get("points") or {}).get("points", ())],
             key_slices=document["key_slices"],
             warnings=document["warnings"],
             provenance=document["provenance"],
@@ -393,6 +355,15 @@ def _read_onto(source: Volume, path: Path, unit: str) -> Volume:
 def _read_measurement(entry: dict) -> Measurement:
     interval = entry["interval"]
     return Measurement(**{**entry, "interval": None if interval is None else tuple(interval)})
+
+
+def _read_plot(entry: dict) -> CurvePlot:
+    """A plot; a value that JSON could not hold is a gap."""
+    curves = [
+        Curve(curve["name"], curve["x"], tuple(np.nan if y is None else y for y in curve["y"]))
+        for curve in entry["curves"]
+    ]
+    return CurvePlot(entry["title"], tuple(entry["x_label"]), tuple(entry["y_label"]), tuple(curves))
 
 
 def _tuples(rows: list) -> tuple[tuple, ...]:

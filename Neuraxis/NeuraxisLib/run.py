@@ -11,6 +11,7 @@ import glob
 import os
 import shutil
 import tempfile
+import types
 import typing
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -49,8 +50,9 @@ def run_case(
 
     Args:
         task_name: name in :data:`NeuraxisLib.task.TASKS`.
-        inputs: input name of the task -> image file or DICOM folder.
-        model: name of an installed model or path of a model file; empty for the task's default.
+        inputs: input name of the task -> image file or DICOM folder, or what the task's own reader takes.
+        model: name of an installed model or path of a model file; empty for the task's default, or for none where the
+            task can do without.
         options: option name -> value; missing ones take their defaults.
         device: one of :data:`DEVICES`.
         output: folder of the result; may be absent, empty, or an earlier result, which is replaced.
@@ -71,10 +73,11 @@ def run_case(
         chosen = task_options(task, {**options, "device": device})
         check_output(output)
         remove_leftovers(output)
-        model_file = (models or ModelCache()).get(task, model)
-        volumes = read_inputs(task, inputs, series, allow_gaps, progress.part(*_READ))
-        result = task.run(volumes, model_file, chosen, progress.part(*_COMPUTE))
-        result.warnings[:0] = [warning for volume in volumes.values() for warning in volume.meta.get("warnings", ())]
+        model_file = (models or ModelCache()).get(task, model) if model or task.needs_model else None
+        given = read_inputs(task, inputs, chosen, series, allow_gaps, progress.part(*_READ))
+        result = task.run(given, model_file, chosen, progress.part(*_COMPUTE))
+        volumes = [value for value in given.values() if isinstance(value, Volume)]
+        result.warnings[:0] = [warning for volume in volumes for warning in volume.meta.get("warnings", ())]
         writing = progress.part(*_WRITE)
         writing(0.0, "Writing the result")
         # The last moment at which a cancel leaves everything as it was is just before the folder takes its place.
@@ -90,19 +93,29 @@ def run_case(
 
 
 def read_inputs(
-    task: Task, inputs: Mapping[str, str | Path], series: str | None, allow_gaps: bool, progress: Progress
-) -> dict[str, Volume]:
-    """Read every input of the task; InputError if one is missing or not asked for."""
+    task: Task,
+    inputs: Mapping[str, str | Path],
+    options: Any,
+    series: str | None,
+    allow_gaps: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Read every given input of the task; InputError if one is missing that may not be, or is not asked for."""
     unknown = [name for name in inputs if name not in task.inputs]
-    missing = [name for name in task.inputs if name not in inputs]
+    missing = [name for name in task.inputs if name not in inputs and name not in task.optional]
     if unknown or missing:
         given = ", ".join(inputs) or "nothing"
-        raise InputError(f"The task '{task.name}' takes {', '.join(task.inputs)}, but got {given}.")
-    volumes = {}
+        asked = ", ".join(f"{name} (optional)" if name in task.optional else name for name in task.inputs)
+        raise InputError(f"The task '{task.name}' takes {asked}, but got {given}.")
+    read, main = {}, next(iter(task.inputs))
     for number, (name, path) in enumerate(inputs.items()):
-        part = progress.part(number / len(inputs), (number + 1) / len(inputs))
-        volumes[name] = read_input(Path(path), series if number == 0 else None, allow_gaps, part)
-    return volumes
+        part, own = progress.part(number / len(inputs), (number + 1) / len(inputs)), task.reader(name)
+        chosen = series if name == main else None
+        if own is None:
+            read[name] = read_input(Path(path), chosen, allow_gaps, part)
+        else:
+            read[name] = own(Path(path), options, chosen, allow_gaps, part)
+    return read
 
 
 def read_input(
@@ -131,7 +144,13 @@ def task_options(task: Task, values: Mapping[str, Any]) -> Any:
 
 
 def _converted(name: str, value: Any, kind: Any) -> Any:
-    """``value`` as the option's type: numbers may come as text or as the other kind of number."""
+    """``value`` as the option's type: numbers may come as text or as the other kind of number.
+
+    An option that may be unknown (``int | None``) takes None, or an empty text for it.
+    """
+    kinds = [one for one in typing.get_args(kind) if one is not type(None)]
+    if isinstance(kind, types.UnionType) and len(kinds) == 1:
+        return None if value is None or value == "" else _converted(name, value, kinds[0])
     if kind is bool and not isinstance(value, bool):
         raise InputError(f"Option '{name}' is true or false, not '{value}'.")
     if kind not in (int, float, str):

@@ -1,6 +1,6 @@
 """Between the MRML scene and the library: volume nodes become Volumes, Results become nodes.
 
-The only file of the library that imports slicer and vtk. Nothing here needs a window: all of it runs on the
+Only the ``scene*.py`` files of the library import slicer and vtk. Nothing here needs a window: all of it runs on the
 MRML classes alone.
 """
 
@@ -15,7 +15,8 @@ import vtk
 
 from NeuraxisLib.errors import GeometryError, InputError
 from NeuraxisLib.labels import Label, LabelTable
-from NeuraxisLib.result import Measurement, Result, ScalarMap, Table
+from NeuraxisLib.result import Result, ScalarMap
+from NeuraxisLib.scene_tables import fill_chart, fill_points, fill_table, measurement_table
 from NeuraxisLib.task import get_task
 from NeuraxisLib.volume import Volume
 
@@ -25,6 +26,11 @@ SOURCE_ROLE = "NeuraxisSource"
 TASK_ATTRIBUTE, PART_ATTRIBUTE = "Neuraxis.Task", "Neuraxis.Part"
 KEY_SLICES_ATTRIBUTE, WARNINGS_ATTRIBUTE = "Neuraxis.KeySlices", "Neuraxis.Warnings"
 PROVENANCE_ATTRIBUTE = "Neuraxis.Provenance"
+#: Classes of the nodes that hold results.
+RESULT_CLASSES = (
+    "vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode", "vtkMRMLPlotChartNode",
+    "vtkMRMLPlotSeriesNode", "vtkMRMLMarkupsFiducialNode",
+)  # fmt: skip
 HEAT_COLORS_TAG = "NeuraxisHeat"
 #: Part of a map's value range, from its low end, that stays transparent over the image.
 TRANSPARENT_FRACTION = 0.1
@@ -46,11 +52,15 @@ class SceneResult:
         segmentation: segmentation node, or None if the result has no label map.
         maps: name in the result -> scalar volume node.
         tables: name in the result -> table node; the measurements are in ``"measurements"``.
+        curves: name in the result -> plot chart node, for a plot view.
+        points: point list node, or None if the result has no points.
     """
 
     segmentation: slicer.vtkMRMLSegmentationNode | None = None
     maps: dict[str, slicer.vtkMRMLScalarVolumeNode] = field(default_factory=dict)
     tables: dict[str, slicer.vtkMRMLTableNode] = field(default_factory=dict)
+    curves: dict[str, slicer.vtkMRMLPlotChartNode] = field(default_factory=dict)
+    points: slicer.vtkMRMLMarkupsFiducialNode | None = None
 
 
 # -- from the scene -------------------------------------------------------------------------------------------
@@ -103,12 +113,17 @@ def volume_from_node(node: slicer.vtkMRMLVolumeNode, unit: str = "HU") -> Volume
 
 def ijk_to_world(node: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     """4x4 matrix from (i, j, k, 1) to RAS mm in the world, linear parent transforms included."""
-    matrix = slicer.vtkMRMLVolumeNode.GetIJKToRASMatrix
-    local, parent = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
-    matrix(node, local)
+    local = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(local)
+    return _parent_to_world(node) @ slicer.util.arrayFromVTKMatrix(local)
+
+
+def _parent_to_world(node) -> np.ndarray:
+    """4x4 matrix of the (linear) transform that a node lies under."""
+    parent = vtk.vtkMatrix4x4()
     if node.GetParentTransformNode() is not None:
         node.GetParentTransformNode().GetMatrixTransformToWorld(parent)
-    return slicer.util.arrayFromVTKMatrix(parent) @ slicer.util.arrayFromVTKMatrix(local)
+    return slicer.util.arrayFromVTKMatrix(parent)
 
 
 def _unit_of(node) -> str:
@@ -154,12 +169,17 @@ def show_result(
         node = _result_node(source, result.task, f"map {name}", "vtkMRMLScalarVolumeNode", scalar_map.title)
         _fill_map(node, scalar_map, source)
         shown.maps[name] = node
-    tables = {"measurements": _measurement_table(result.measurements), **result.tables}
+    tables = {"measurements": measurement_table(result.measurements), **result.tables}
     for name, table in tables.items():
         node = _result_node(source, result.task, f"table {name}", "vtkMRMLTableNode", table.title)
-        _fill_table(node, table)
+        fill_table(node, table)
         shown.tables[name] = node
-    kept = [shown.segmentation, *shown.maps.values(), *shown.tables.values()]
+    helpers = _show_curves(result, source, shown)
+    if result.points:
+        shown.points = _result_node(source, result.task, "points", "vtkMRMLMarkupsFiducialNode", "points")
+        fill_points(shown.points, result.points, np.linalg.inv(_parent_to_world(source)))
+    kept = [shown.segmentation, *shown.maps.values(), *shown.tables.values(), *shown.curves.values(), *helpers]
+    kept.append(shown.points)
     for node in earlier.values():
         if node not in kept:
             slicer.mrmlScene.RemoveNode(node)
@@ -168,12 +188,25 @@ def show_result(
     return shown
 
 
+def _show_curves(result: Result, source, shown: SceneResult) -> list:
+    """Fill ``shown.curves``; the table and series nodes behind the charts are returned."""
+    helpers = []
+
+    def node_for(part: str, class_name: str, title: str):
+        return _result_node(source, result.task, part, class_name, title)
+
+    for name, plot in result.curves.items():
+        shown.curves[name] = node_for(f"curves {name}", "vtkMRMLPlotChartNode", plot.title)
+        helpers += fill_chart(shown.curves[name], name, plot, node_for)
+    return helpers
+
+
 def result_nodes(source: slicer.vtkMRMLNode | None, task: str) -> dict[str, slicer.vtkMRMLNode]:
     """Part name -> node of the result that the scene holds for a volume; empty if there is none."""
     found = {}
     if source is None or source.GetScene() is None:
         return found
-    for node in _nodes_of_classes("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode"):
+    for node in _nodes_of_classes(*RESULT_CLASSES):
         if node.GetAttribute(TASK_ATTRIBUTE) == task and node.GetNodeReferenceID(SOURCE_ROLE) == source.GetID():
             found[node.GetAttribute(PART_ATTRIBUTE)] = node
     return found
@@ -337,44 +370,6 @@ def overlay(node: slicer.vtkMRMLVolumeNode | None, opacity: float) -> None:
             composite.SetForegroundOpacity(opacity)
         elif current is not None and current.GetAttribute(PART_ATTRIBUTE):
             composite.SetForegroundVolumeID(None)
-
-
-# -- tables ---------------------------------------------------------------------------------------------------
-
-
-def _measurement_table(measurements: list[Measurement]) -> Table:
-    several = len({m.segment for m in measurements if m.segment}) > 1
-    rows = []
-    for m in measurements:
-        name = f"{m.segment}: {m.name}" if m.segment and several else m.name
-        counted = m.unit in ("", "slices") and m.value is not None and float(m.value).is_integer()
-        value = str(int(m.value)) if counted else _number(m.value)
-        interval = "" if m.interval is None else f"{_number(m.interval[0])} to {_number(m.interval[1])}"
-        rows.append((name, value, m.unit, interval, m.note))
-    heads = (("Measurement", ""), ("Value", ""), ("Unit", ""), ("Interval", ""), ("Note", ""))
-    return Table("Measurements", heads, tuple(rows))
-
-
-def _fill_table(node, table: Table) -> None:
-    columns = vtk.vtkTable()
-    for index, (head, unit) in enumerate(table.columns):
-        column = vtk.vtkStringArray()
-        column.SetName(f"{head} ({unit})" if unit else head)
-        for row in table.rows:
-            column.InsertNextValue(_number(row[index]))
-        columns.AddColumn(column)
-    node.SetAndObserveTable(columns)
-    node.SetUseColumnTitleAsColumnHeader(True)
-    node.SetLocked(True)
-
-
-def _number(value) -> str:
-    """A value as a reader wants it: two decimals below ten, one above; a dash for what is undefined."""
-    if value is None:
-        return "\u2013"
-    if isinstance(value, bool) or not isinstance(value, (float, np.floating)):
-        return str(value)
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 # -- views ----------------------------------------------------------------------------------------------------

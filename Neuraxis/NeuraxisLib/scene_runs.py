@@ -10,6 +10,7 @@ from typing import Any
 
 from NeuraxisLib import result_folder, scene
 from NeuraxisLib.errors import CancelledError, InputError, NeuraxisError
+from NeuraxisLib.volume import Volume
 
 #: Attribute of a result's measurement table that tells which run made it.
 RUN_ATTRIBUTE = "Neuraxis.Run"
@@ -62,8 +63,14 @@ class SceneRuns:
         on_done: Callable[[Any], None] | None = None,
         on_failed: Callable[[Exception], None] | None = None,
         on_cancelled: Callable[[], None] | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run the task on a volume node and show its result.
+
+        Args:
+            node: the volume that the result belongs to; the main input, unless ``inputs`` holds another form of it.
+            inputs: further inputs, or the main one in another form (the frames of a sequence, a DICOM folder): name of
+                the task's input -> volume node, Volume, or path of a file or folder.
 
         Returns:
             With ``wait``, the :class:`~NeuraxisLib.scene.SceneResult`; without, the handle of the run, whose end
@@ -73,7 +80,8 @@ class SceneRuns:
             NeuraxisError: the volume does not suit; with ``wait``, also whatever ended the run.
         """
         client = self.client
-        job = client.job(self._task, {self._input: scene.volume_from_node(node)}, model, options, device)
+        given = {self._input: node, **(inputs or {})}
+        job = client.job(self._task, {name: _sent(value) for name, value in given.items()}, model, options, device)
         if wait:
             handle = client.run(job, on_progress=on_progress)
             try:
@@ -179,6 +187,11 @@ class SceneRuns:
         shown.tables["measurements"].SetAttribute(RUN_ATTRIBUTE, mark)
         self._handles[mark] = handle
         return shown
+
+
+def _sent(value: Any) -> Any:
+    """An input in the form that the worker client takes: volume nodes become Volumes."""
+    return value if isinstance(value, (Volume, str, Path)) else scene.volume_from_node(value)
 
 
 def _free_name(file: Path, taken: set[str]) -> str:

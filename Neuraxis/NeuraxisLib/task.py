@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,11 @@ class Task:
             :class:`~NeuraxisLib.models.ModelFile`.
         originals: ``"module:attribute"`` of the table of networks whose original checkpoints can be imported, network
             name -> :class:`~NeuraxisLib.checkpoint_import.Original`; "" if there is none.
+        readers: input name -> ``"module:function"`` for inputs that are no plain 3-D image. The function is called as
+            ``read(path, options, series, allow_gaps, progress)`` and what it returns goes to ``run``; ``series`` is
+            None but for the main input. The worker's exchange files come to it too (:mod:`NeuraxisLib.exchange`).
+        optional: inputs that may be missing; the main one never is.
+        needs_model: whether the task cannot run without a model file. One that can gets None unless a model is named.
     """
 
     name: str
@@ -68,11 +73,23 @@ class Task:
     resources: Path
     run: Callable[[dict[str, Any], Any, Any, Progress], Result]
     originals: str = ""
+    readers: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+    needs_model: bool = True
+
+    def reader(self, name: str) -> Callable[..., Any] | None:
+        """The function that reads an input; None where it is a plain 3-D image."""
+        return _named(self.readers[name]) if name in self.readers else None
 
 
 def get_task(name: str) -> Task:
     """The task of that name; InputError names the known ones otherwise."""
     if name not in TASKS:
         raise InputError(f"There is no task '{name}'; choose one of: {', '.join(TASKS)}.")
-    module, attribute = TASKS[name].split(":")
+    return _named(TASKS[name])
+
+
+def _named(place: str) -> Any:
+    """What stands at ``"module:attribute"``."""
+    module, attribute = place.split(":")
     return getattr(import_module(module), attribute)

@@ -30,7 +30,7 @@ class Volume:
         ijk_to_ras: 4x4 matrix from (i, j, k, 1) to RAS mm. For slices at unequal gaps it is the mean fit.
         unit: unit of the voxel values, such as ``"HU"``; empty for labels and probabilities.
         slice_origins_ras: (K, 3) RAS mm of voxel (i=0, j=0) of every slice; only for series with unequal gaps.
-        frame_times_s: (T,) acquisition time of every frame.
+        frame_times_s: (T,) acquisition time of every frame; (T, K) where every slice of a frame has its own.
         meta: harmless facts about the source (modality, kernel), and FREE_TEXT_FACTS. Never a name, id or path.
     """
 
@@ -205,14 +205,27 @@ class AxisOrder:
         return cls(axes=tuple(2 - axis for axis in wanted), flips=flips)
 
     def apply_array(self, array: np.ndarray) -> np.ndarray:
-        """Reorder a (k, j, i) array (a view, not a copy)."""
-        array = array.transpose(self.axes)
-        return array[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+        """Reorder a (k, j, i) or (t, k, j, i) array (a view, not a copy)."""
+        return self._flipped(_transposed(array, self.axes))
 
     def undo_array(self, array: np.ndarray) -> np.ndarray:
-        """Take a reordered (k, j, i) array back to the stored order (a view, not a copy)."""
-        array = array[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
-        return array.transpose(np.argsort(self.axes))
+        """Take a reordered (k, j, i) or (t, k, j, i) array back to the stored order (a view, not a copy)."""
+        return _transposed(self._flipped(array), tuple(np.argsort(self.axes)))
+
+    def _flipped(self, array: np.ndarray) -> np.ndarray:
+        return array[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+
+    def apply_times(self, times_s: np.ndarray | None) -> np.ndarray | None:
+        """Frame times (t,) or (t, k) of the reordered volume.
+
+        Raises:
+            GeometryError: slices that have their own times are not the axial ones.
+        """
+        if times_s is None or np.ndim(times_s) == 1:
+            return times_s
+        if self.axes[0] != 0:
+            raise GeometryError("Slices with times of their own must be axial; give one time per frame instead.")
+        return times_s[:, ::-1] if self.flips[0] else times_s
 
     def apply(self, volume: Volume) -> Volume:
         """Reorder a volume's array and geometry together."""
@@ -234,5 +247,15 @@ class AxisOrder:
                 origins = origins + flip * volume.ijk_to_ras[:3, axis] * (shape_ijk[axis] - 1)
             matrix[:3, 3] = origins[0]
         return replace(
-            volume, array=self.apply_array(volume.array), ijk_to_ras=matrix, slice_origins_ras=origins
+            volume,
+            array=self.apply_array(volume.array),
+            ijk_to_ras=matrix,
+            slice_origins_ras=origins,
+            frame_times_s=self.apply_times(volume.frame_times_s),
         )
+
+
+def _transposed(array: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
+    """The last three axes in another order."""
+    before = array.ndim - 3
+    return array.transpose((*range(before), *(before + axis for axis in axes)))

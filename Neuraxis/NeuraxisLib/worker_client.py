@@ -161,16 +161,18 @@ class WorkerClient:
     def job(
         self,
         task: str,
-        volumes: Mapping[str, Volume],
+        volumes: Mapping[str, Volume | str | Path],
         model: str = "",
         options: Mapping[str, Any] | None = None,
         device: str = "auto",
         output: str | Path | None = None,
     ) -> Job:
-        """A job on images in memory, written to the private exchange folder (see :class:`Job`); or OutputError."""
+        """A job on images in memory, written to the private exchange folder, or on paths; or OutputError."""
         folder = Path(tempfile.mkdtemp(prefix="input-", dir=self._exchange_folder()))
         try:
-            inputs = {name: write_exchange(volume, folder / f"{name}{SUFFIX}") for name, volume in volumes.items()}
+            inputs = dict(volumes)
+            for name in [name for name, value in volumes.items() if isinstance(value, Volume)]:
+                inputs[name] = write_exchange(volumes[name], folder / f"{name}{SUFFIX}")
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise output_error(error, "The copy of the image for the computing process") from error

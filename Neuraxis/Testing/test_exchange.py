@@ -42,6 +42,27 @@ def test_exchange_keeps_unequal_slices_and_frame_times(tmp_path):
     assert np.array_equal(got.frame_times_s, [0, 1.5])
 
 
+def test_exchange_keeps_the_time_of_every_slice_of_every_frame(tmp_path):
+    times = np.arange(6.0)[:, None] * 1.5 + np.array([0, 0.25, 0.5])
+    array = np.arange(6 * 3 * 4 * 5, dtype=np.int16).reshape(6, 3, 4, 5)
+    sent = Volume(array, np.diag([-1, -1, 5, 1]), "HU", frame_times_s=times)
+    got = exchange.read_exchange(exchange.write_exchange(sent, tmp_path / "a.exchange.nrrd"))
+    assert np.array_equal(got.array, array) and np.array_equal(got.frame_times_s, times)
+
+
+def test_frames_are_nrrd_to_other_programs(tmp_path):
+    import SimpleITK as sitk
+
+    array = np.arange(6 * 3 * 4 * 5, dtype=np.int16).reshape(6, 3, 4, 5)
+    sent = Volume(array, np.diag([-1, -2, 5, 1]), "HU", frame_times_s=np.arange(6))
+    image = sitk.ReadImage(str(exchange.write_exchange(sent, tmp_path / "a.exchange.nrrd")))
+    # frames come as a list axis, which SimpleITK reads as the components of a voxel or as a fourth dimension
+    frames = sitk.GetArrayFromImage(image)
+    frames = np.moveaxis(frames, -1, 0) if image.GetNumberOfComponentsPerPixel() == 6 else frames
+    assert np.array_equal(frames, array)
+    assert image.GetSpacing()[:3] == (1, 2, 5)
+
+
 def test_exchange_is_nrrd_to_other_programs(tmp_path, volume):
     import SimpleITK as sitk
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from NeuraxisLib import RESEARCH_USE_NOTICE
+from NeuraxisLib.curve_view import HEIGHT, WIDTH, curve_view
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.report import number_text, render_report
-from NeuraxisLib.result import Measurement, Result, ScalarMap, Table
+from NeuraxisLib.result import Curve, CurvePlot, Landmark, Measurement, Result, ScalarMap, Table
 from NeuraxisLib.slice_view import Plane, outline_path, png_address, slice_views
 from NeuraxisLib.volume import Volume
 
@@ -279,3 +280,47 @@ def test_the_note_of_the_uncertainty_stands_beside_its_colours() -> None:
     noted = make_result(maps={"uncertainty": replace(shown, note="Mean of <several> passes.")})
     assert "Uncertainty (entropy): Mean of &lt;several&gt; passes." in render_report(noted, TABLE)
     assert "Uncertainty (entropy): Mean" not in render_report(make_result(), TABLE)
+
+
+# -- curves and points --------------------------------------------------------------------------------------------
+
+
+def vessels() -> CurvePlot:
+    times = tuple(range(0, 45, 3))
+    artery = tuple(100.0 * (t == 12) for t in times)
+    return CurvePlot("Vessels <b>", curves=(Curve("Artery", times, artery), Curve("Vein", (0, 9), (10.0, -20.0))))
+
+
+def test_curves_are_drawn_to_scale():
+    view = curve_view(vessels())
+    assert (view.x_title, view.y_title) == ("Time [s]", "Contrast [HU]")
+    assert [words for _, words in view.x_ticks] == ["0", "10", "20", "30", "40", "50"]
+    assert [words for _, words in view.y_ticks] == ["-20", "0", "20", "40", "60", "80", "100"]
+    numbers = [tuple(map(float, pair.split())) for pair in re.split("[ML]", view.lines[0][2])[1:]]
+    top = min(numbers, key=lambda pair: pair[1])
+    assert top[1] == pytest.approx(view.top, abs=0.06)  # 100 HU is the top of the axis
+    assert top[0] == pytest.approx(view.left + 12 / 50 * (view.right - view.left), abs=0.06)
+    ends = [tuple(map(float, pair.split())) for pair in re.split("[ML]", view.lines[1][2])[1:]]
+    assert ends[1][1] == pytest.approx(view.bottom, abs=0.06)  # -20 HU
+    assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in numbers + ends)
+
+
+def test_what_was_not_measured_interrupts_a_curve():
+    curve = Curve("Tissue", range(5), (1, 2, float("nan"), 2, 1))
+    assert re.sub(r"[^ML]", "", curve_view(CurvePlot("One", curves=(curve,))).lines[0][2]) == "MLML"
+    assert curve_view(CurvePlot("None", curves=(Curve("Empty", (), ()),))) is None
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.0), (5.0, 5.0), (-3e-7, 4e-7), (1e6, 3e6)])
+def test_any_range_of_values_has_axes(values):
+    view = curve_view(CurvePlot("Any", curves=(Curve("c", (2, 2), values),)))
+    assert 2 <= len(view.y_ticks) <= 9 and len({words for _, words in view.y_ticks}) == len(view.y_ticks)
+
+
+def test_the_page_shows_curves_and_points():
+    points = [Landmark("Artery", (-12.3, 4.0, 30.04), None, "chosen by you"), Landmark("L1/L2", (0, 0, 0), 0.5)]
+    page = Page(render_report(make_result(curves={"vessels": vessels()}, points=points), TABLE))
+    for words in ("Vessels <b>", "Artery", "Vein", "Time [s]", "Contrast [HU]", "Points", "chosen by you", "-12.3"):
+        assert words in page.text, words
+    drawn = [value for tag, name, value in page.attributes if (tag, name) == ("path", "d")]
+    assert curve_view(vessels()).lines[0][2] in drawn

@@ -54,3 +54,31 @@ def test_reordering_moves_no_voxel(directions, shear, unequal):
         assert right < 0 and anterior < 0 and superior > 0
         mask = (volume.array % 7 < 3) & (volume.array > 40)
         assert measure.volume_ml(order.apply_array(mask), axial) == pytest.approx(measure.volume_ml(mask, volume))
+
+
+def frames(directions: tuple[int, ...], signs: tuple[int, ...], times: np.ndarray) -> Volume:
+    """Three frames, numbered voxels plus 1000 t, on one of the stored grids."""
+    one = stored(directions, signs, 0.0, False)
+    return Volume(np.stack([one.array + 1000 * t for t in range(3)]), one.ijk_to_ras, "HU", frame_times_s=times)
+
+
+@pytest.mark.parametrize("directions", PERMUTATIONS)
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1)])
+def test_every_frame_is_reordered_as_one_image_is(directions, signs):
+    volume = frames(directions, signs, np.array([0.0, 1.5, 3.0]))
+    axial, order = volume.axial()
+    single, _ = Volume(volume.array[0], volume.ijk_to_ras, "HU").axial()
+    assert np.array_equal(axial.array[0], single.array) and np.array_equal(axial.array[2], single.array + 2000)
+    assert np.allclose(axial.ijk_to_ras, single.ijk_to_ras)
+    assert np.array_equal(axial.frame_times_s, volume.frame_times_s)
+    assert np.array_equal(order.undo_array(axial.array), volume.array)
+
+
+def test_times_of_slices_turn_with_the_slices():
+    times = np.arange(3.0)[:, None] * 2 + np.arange(SHAPE_KJI[0]) * 0.1
+    upward, _ = frames((0, 1, 2), (-1, -1, 1), times).axial()
+    assert np.array_equal(upward.frame_times_s, times)
+    downward, _ = frames((0, 1, 2), (-1, -1, -1), times).axial()
+    assert np.array_equal(downward.frame_times_s, times[:, ::-1])
+    with pytest.raises(GeometryError, match="times of their own must be axial"):
+        frames((0, 2, 1), (-1, -1, 1), times).axial()

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import READABLE, read_volume
+from NeuraxisLib.frame_times import FRAME_LABELS, index_times, label_times
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.volume_checks import check_shape, check_volume
@@ -27,8 +28,6 @@ _BRIGHT_HU, _BRIGHT_PART = 3500, 0.1
 #: Soft tissue lies here where the rescale of -1024 was lost, in more than this part of the voxels.
 _STORED_BRAIN, _STORED_PART = (950, 1200), 0.1
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-#: Units of time that Slicer's sequences state for their index.
-_SECONDS_PER_UNIT = {"s": 1.0, "ms": 1e-3}
 #: No NRRD header is longer.
 _HEADER_BYTES = 1 << 20
 
@@ -155,24 +154,16 @@ def stored_times(path: Path, frames: int) -> np.ndarray | None:
     among the ``units`` of the axes (blank where the index is the frame number).
     """
     header = _nrrd_header(path)
-    labels = label_times(header.get("MultiVolume.FrameLabels", ""), frames)
+    labels = label_times(header.get(FRAME_LABELS, ""), frames)
     if labels is not None:
         return labels
+    units = re.findall(r'"([^"]*)"', header.get("units", ""))
     for axis in (0, 3):
-        values = _values(header.get(f"axis {axis} index values", ""), frames)
-        if values is None:
-            continue
-        units = re.findall(r'"([^"]*)"', header.get("units", ""))
-        unit = units[axis].strip() if axis < len(units) else ""
-        if unit in _SECONDS_PER_UNIT:
-            return values * _SECONDS_PER_UNIT[unit]
+        unit = units[axis] if axis < len(units) else ""
+        times = index_times(header.get(f"axis {axis} index values", ""), unit, frames)
+        if times is not None:
+            return times
     return None
-
-
-def label_times(labels: str, frames: int) -> np.ndarray | None:
-    """Times in seconds from the text of a ``MultiVolume.FrameLabels`` attribute (ms); None unless one per frame."""
-    values = _values(labels, frames)
-    return None if values is None else values / 1000.0
 
 
 def _nrrd_header(path: Path) -> dict[str, str]:
@@ -180,11 +171,3 @@ def _nrrd_header(path: Path) -> dict[str, str]:
         text = file.read(_HEADER_BYTES).replace(b"\r\n", b"\n").split(b"\n\n")[0].decode("utf-8", "replace")
     pairs = (re.split(r":=|: ", line, maxsplit=1) for line in text.splitlines() if not line.startswith("#"))
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
-
-
-def _values(text: str, count: int) -> np.ndarray | None:
-    try:
-        values = np.array([float(word) for word in re.split(r"[,\s]+", text.strip())])
-    except ValueError:
-        return None
-    return values if len(values) == count else None

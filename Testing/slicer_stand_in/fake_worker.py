@@ -44,8 +44,10 @@ class FakeClient:
         self.handle, self.stopped, self.released = None, False, []
 
     def job(self, task, volumes, model="", options=None, device="auto", output=None):
-        (volume,) = volumes.values()
-        return SimpleNamespace(task=task, volume=volume, model=model, options=options, device=device)
+        volume = next(iter(volumes.values()))
+        return SimpleNamespace(
+            task=task, volume=volume, inputs=dict(volumes), model=model, options=options, device=device
+        )
 
     def run(self, job, on_progress=None, on_done=None, on_failed=None, on_cancelled=None):
         self.handle = SimpleNamespace(

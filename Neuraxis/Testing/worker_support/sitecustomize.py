@@ -1,6 +1,6 @@
 """Prepares the Python of a test, when this folder is on its import path: worker or command line.
 
-Registers the test task. TEST_SLOW_CALL names a function that shall hang, such as ``os.fsync`` (a disk that does not
+Registers the test tasks. TEST_SLOW_CALL names a function that shall hang, such as ``os.fsync`` (a disk that does not
 answer); TEST_ABSENT names a package that shall not be there.
 """
 
@@ -12,6 +12,7 @@ import time
 from NeuraxisLib.task import TASKS
 
 TASKS["threshold"] = "threshold_task:TASK"
+TASKS["frames"] = "frames_task:TASK"
 
 
 class _Absent:
