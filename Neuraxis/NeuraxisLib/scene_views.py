@@ -1,0 +1,238 @@
+"""Maps in the views: their colours and legends, and a layout that shows several of them side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+import numpy as np
+import slicer
+
+from NeuraxisLib.scene import PART_ATTRIBUTE
+
+#: Layout of Slicer's own that is shown when a map layout is left and none is remembered: four views.
+FOUR_UP = 3
+#: Colours of the views' bars, so that the eye finds its map again.
+_BAR_COLORS = ("#5B8FA8", "#7A8FBF", "#9E8FBF", "#BF8F9E", "#BF9E7A", "#8FA85B")
+
+
+@dataclass(frozen=True)
+class MapLayout:
+    """Slice views of the same slice in a grid, the last cell a plot.
+
+    Attributes:
+        number: of the layout in the application; not below 500, where Slicer's own are.
+        views: (tag of the slice view, its label), in reading order.
+        plot: (tag of the plot view, its label).
+        columns: cells in a row.
+    """
+
+    number: int
+    views: tuple[tuple[str, str], ...]
+    plot: tuple[str, str]
+    columns: int = 3
+
+    def xml(self) -> str:
+        """The layout as Slicer reads it; the views scroll and zoom together."""
+        cells = [_slice_cell(tag, label, color) for (tag, label), color in zip(self.views, _BAR_COLORS)]
+        cells.append(_plot_cell(*self.plot))
+        rows = [cells[start : start + self.columns] for start in range(0, len(cells), self.columns)]
+        inside = "".join(f'<item><layout type="horizontal">{"".join(row)}</layout></item>' for row in rows)
+        return f'<layout type="vertical" split="true">{inside}</layout>'
+
+
+def _slice_cell(tag: str, label: str, color: str) -> str:
+    return (
+        f'<item><view class="vtkMRMLSliceNode" singletontag="{tag}">'
+        '<property name="orientation" action="default">Axial</property>'
+        f'<property name="viewlabel" action="default">{escape(label)}</property>'
+        f'<property name="viewcolor" action="default">{color}</property>'
+        '<property name="viewgroup" action="default">1</property></view></item>'
+    )
+
+
+def _plot_cell(tag: str, label: str) -> str:
+    return (
+        f'<item><view class="vtkMRMLPlotViewNode" singletontag="{tag}">'
+        f'<property name="viewlabel" action="default">{escape(label)}</property></view></item>'
+    )
+
+
+# -- layout ---------------------------------------------------------------------------------------------------
+
+
+def show_layout(layout: MapLayout) -> int:
+    """Switch the application to the layout; returns the number of the one that was shown before."""
+    node = _layout_node()
+    before = node.GetViewArrangement()
+    if not node.IsLayoutDescription(layout.number):
+        node.AddLayoutDescription(layout.number, layout.xml())
+    if before != layout.number:
+        node.SetViewArrangement(layout.number)
+    for tag, _ in layout.views:
+        composite = composite_of(tag)
+        if composite is not None:
+            composite.SetLinkedControl(True)
+            composite.SetHotLinkedControl(True)
+    return before
+
+
+def is_layout_shown(layout: MapLayout) -> bool:
+    """Whether the application shows the layout."""
+    return _layout_node() is not None and _layout_node().GetViewArrangement() == layout.number
+
+
+def leave_layout(layout: MapLayout, before: int) -> None:
+    """Back to the layout that was shown before, if this one still is."""
+    if is_layout_shown(layout):
+        _layout_node().SetViewArrangement(before if before not in (0, layout.number) else FOUR_UP)
+
+
+def _layout_node():
+    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+
+
+def composite_of(tag: str) -> slicer.vtkMRMLSliceCompositeNode | None:
+    """The node that says what a slice view shows; None while there is no such view."""
+    composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return next((composite for composite in composites if composite.GetLayoutName() == tag), None)
+
+
+def slice_node_of(tag: str) -> slicer.vtkMRMLSliceNode | None:
+    """The node that says where a slice view lies; None while there is no such view."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+    return next((node for node in nodes if node.GetLayoutName() == tag), None)
+
+
+def put_in_view(tag: str, background: slicer.vtkMRMLVolumeNode | None) -> None:
+    """Let one slice view show a volume and nothing over it."""
+    composite = composite_of(tag)
+    if composite is None:
+        return
+    composite.SetBackgroundVolumeID(background.GetID() if background is not None else None)
+    composite.SetForegroundVolumeID(None)
+    composite.SetLabelVolumeID(None)
+    bar = slicer.modules.colors.logic().GetColorLegendDisplayNode(background) if background is not None else None
+    if bar is not None:
+        bar.Modified()  # a legend looks for its volume in the views only when it changes itself
+
+
+def align(layout: MapLayout, volume: slicer.vtkMRMLVolumeNode) -> None:
+    """Turn all slice views of a layout into the plane of the volume's slices, at its middle, filling the views."""
+    i_count, j_count, _ = volume.GetImageData().GetDimensions()
+    bounds = [0.0] * 6
+    volume.GetRASBounds(bounds)
+    center = [(bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)]
+    for tag, _ in layout.views:
+        node = slice_node_of(tag)
+        if node is None:
+            continue
+        node.RotateToVolumePlane(volume)
+        width, height = node.GetDimensions()[:2]
+        if width and height:
+            spacing = volume.GetSpacing()
+            per_pixel = max(spacing[0] * i_count / width, spacing[1] * j_count / height)
+            node.SetFieldOfView(per_pixel * width, per_pixel * height, node.GetFieldOfView()[2])
+        node.SetSliceOrigin(0, 0, 0)
+        node.JumpSliceByCentering(*center)
+
+
+def lay_over(volume: slicer.vtkMRMLVolumeNode | None, opacity: float, except_in: Sequence[str] = ()) -> None:
+    """Lay a map over the image in all slice views but some; None takes a map of ours away from all of these."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if composite.GetLayoutName() in except_in:
+            continue
+        current = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID() or "")
+        if volume is not None:
+            composite.SetForegroundVolumeID(volume.GetID())
+            composite.SetForegroundOpacity(opacity)
+        elif current is not None and current.GetAttribute(PART_ATTRIBUTE):
+            composite.SetForegroundVolumeID(None)
+
+
+def show_chart(tag: str, chart: slicer.vtkMRMLPlotChartNode | None) -> None:
+    """Let a plot view show a chart."""
+    for view in slicer.util.getNodesByClass("vtkMRMLPlotViewNode"):
+        if view.GetLayoutName() == tag:
+            view.SetPlotChartNodeID(chart.GetID() if chart is not None else None)
+
+
+def only_outside(display: slicer.vtkMRMLDisplayNode, tags: Sequence[str]) -> None:
+    """Show a node in every slice and 3D view but those with these tags."""
+    views = [
+        *slicer.util.getNodesByClass("vtkMRMLSliceNode"), *slicer.util.getNodesByClass("vtkMRMLViewNode")
+    ]  # fmt: skip
+    wanted = [view.GetID() for view in views if view.GetLayoutName() not in tags]
+    if list(display.GetViewNodeIDs()) != wanted:
+        display.SetViewNodeIDs(wanted)
+
+
+# -- colours --------------------------------------------------------------------------------------------------
+
+
+def color_table(tag: str, name: str, rgb: np.ndarray) -> slicer.vtkMRMLColorTableNode:
+    """A colour node made from (n, 3) uint8 colours, lowest value first; made when first asked for.
+
+    Args:
+        tag: singleton tag by which it is found again.
+        name: what users see.
+    """
+    node = slicer.mrmlScene.GetSingletonNode(tag, "vtkMRMLColorTableNode")
+    if node is not None:
+        return node
+    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLColorTableNode")
+    node.UnRegister(None)
+    node.SetName(name)
+    node.SetSingletonTag(tag)
+    node.SetTypeToUser()
+    node.SetAttribute("Category", "Neuraxis")
+    node.SetNumberOfColors(len(rgb))
+    for index, color in enumerate(np.asarray(rgb) / 255.0):
+        node.SetColor(index, f"{index / (len(rgb) - 1):.2f}", *(float(part) for part in color), 1.0)
+    return slicer.mrmlScene.AddNode(node)
+
+
+def color_volume(
+    volume: slicer.vtkMRMLScalarVolumeNode, colors: slicer.vtkMRMLColorTableNode, low: float, high: float
+) -> None:
+    """Show a map in these colours from ``low`` to ``high``; 0 and below stay transparent (no tissue)."""
+    if volume.GetDisplayNode() is None:
+        volume.CreateDefaultDisplayNodes()
+    display = volume.GetDisplayNode()
+    display.SetAndObserveColorNodeID(colors.GetID())
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(low, high)
+    display.AutoThresholdOff()
+    top = float(slicer.util.arrayFromVolume(volume).max(initial=high))
+    display.SetThreshold(1e-3 * (high - low), max(high, top))
+    display.ApplyThresholdOn()
+    display.InterpolateOff()
+
+
+def legend(volume: slicer.vtkMRMLScalarVolumeNode, title: str, shown: bool = True) -> None:
+    """A colour bar with numbers beside a map, in every view that shows the map.
+
+    Args:
+        volume: a map that :func:`color_volume` has coloured.
+        title: name and unit.
+        shown: False takes the bar away.
+    """
+    logic = slicer.modules.colors.logic()
+    node = logic.GetColorLegendDisplayNode(volume)
+    if node is None:
+        if not shown:
+            return
+        node = logic.AddDefaultColorLegendDisplayNode(volume)
+    display = volume.GetDisplayNode()
+    node.SetTitleText(title)
+    node.SetNumberOfLabels(5)
+    node.SetLabelFormat("%.0f" if display.GetWindow() >= 8 else "%.1f")
+    node.SetSize(0.10, 0.55)
+    node.SetPosition(0.98, 0.5)
+    for text, size in ((node.GetTitleTextProperty(), 9), (node.GetLabelTextProperty(), 10)):
+        text.SetFontSize(size)
+        text.SetColor(1, 1, 1)
+        text.SetBold(False)
+        text.SetItalic(False)
+    node.SetVisibility(shown)
