@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import READABLE
 from NeuraxisLib.volume import Volume
+from StrokeCTPLib.colour_noise import LEAST_NOISE, noise_of, without_noise
 from StrokeCTPLib.colour_scales import check_range
 
 #: Largest minus smallest of red, green and blue, from which a pixel is coloured and not grey.
@@ -99,7 +100,7 @@ def find_bar(rgb: np.ndarray, name: str = "The map") -> ColourBar:
             means = stack[:, slice(*rows), slice(*columns)].mean(axis=2, dtype=np.float32)
             if np.abs(means - table[::-1]).mean(axis=(1, 2)).max() > BAR_NOISE:
                 raise InputError(f"The slices of {name} show different colour bars; give the slices of one map only.")
-            return ColourBar(table, rows, columns)
+            return ColourBar(means.mean(axis=0)[::-1].copy(), rows, columns)
     raise InputError(
         f"{name} shows no colour bar that has one colour for each value; choose the series of numbers instead, or "
         "export the colour map with its bar."
@@ -139,8 +140,8 @@ def invert(
     low, high = check_range(value_range, name)
     bar = bar or find_bar(stack, name)
     status = _status(stack, bar)
-    colours, place = np.unique(_packed(stack[status == VALUE]), return_inverse=True)
-    position, distance, margin = _on_bar(_unpacked(colours), bar.table)
+    colours, place = _colours(stack, status == VALUE, bar)
+    position, distance, margin = _on_bar(colours, bar.table)
     shares, sure = np.full(stack.shape[:3], np.nan, np.float32), np.zeros(stack.shape[:3], np.float32)
     shares[status == VALUE], sure[status == VALUE] = position[place], margin[place]
     far = status == VALUE
@@ -283,6 +284,16 @@ def _status(stack: np.ndarray, bar: ColourBar) -> np.ndarray:
     strip = slice(0, right + 1) if left + right < stack.shape[2] else slice(max(left - 1, 0), None)
     status[:, :, strip] = FOREIGN
     return status
+
+
+def _colours(stack: np.ndarray, taken: np.ndarray, bar: ColourBar) -> tuple[np.ndarray, np.ndarray]:
+    """Different colours (n, 3) of the pixels taken, and which of them each pixel has; freed of the bar's noise."""
+    noise = noise_of(stack[:, slice(*bar.rows), slice(*bar.columns)])
+    if noise >= LEAST_NOISE:
+        colours = without_noise(stack, taken, noise)[taken]
+        return colours, np.arange(len(colours))
+    packed, place = np.unique(_packed(stack[taken]), return_inverse=True)
+    return _unpacked(packed), place
 
 
 def _on_bar(colours: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -33,9 +33,7 @@ def find_files(*paths: Path) -> dict[str, list[Path]]:
     return {kind: _exactly_named(kind, files) for kind, files in found.items()}
 
 
-def read_map_files(
-    files: Mapping[str, list[Path]], progress: Progress, ranges: Mapping[str, float]
-) -> list[FoundMap]:
+def read_map_files(files: Mapping[str, list[Path]], progress: Progress, ranges: Mapping[str, float]) -> list[FoundMap]:
     """The maps of files as :func:`find_files` found them.
 
     Raises:
