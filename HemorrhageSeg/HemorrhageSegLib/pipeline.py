@@ -16,9 +16,10 @@ from HemorrhageSegLib.brain import BrainMask
 from HemorrhageSegLib.checks import require_head_ct
 from HemorrhageSegLib.density import drop_bone_edges, searched_space
 from HemorrhageSegLib.findings import Findings, measure_hemorrhage
-from HemorrhageSegLib.prediction import Clock, Prediction, chosen_method, finder_for
+from HemorrhageSegLib.prediction import Prediction, chosen_method, finder_for
 from HemorrhageSegLib.task import HemorrhageOptions
 from NeuraxisLib import __version__
+from NeuraxisLib.clock import Clock
 from NeuraxisLib.models import ModelFile
 from NeuraxisLib.result import Result, ScalarMap
 from NeuraxisLib.task import Progress

@@ -11,9 +11,7 @@ in :data:`CLASSICAL`. The pipeline does the rest alike for all: searched space, 
 from __future__ import annotations
 
 import inspect
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -24,6 +22,7 @@ from HemorrhageSegLib import legacy
 from HemorrhageSegLib.networks import NETWORKS
 from HemorrhageSegLib.task import TASK, HemorrhageOptions
 from HemorrhageSegLib.views import STAGE, SliceView, View, VolumeView
+from NeuraxisLib.clock import Clock
 from NeuraxisLib.errors import InputError, ModelError
 from NeuraxisLib.models import ModelFile, find_model, load_model
 from NeuraxisLib.nnunet_inference import KIND as NNUNET
@@ -49,20 +48,6 @@ CLASSICAL = {
 }
 #: What the maps of these methods are.
 MEANINGS = {"FuzzyCMeans": "membership in the cluster of blood", "ActiveContour": "distance from the contour, scaled"}
-
-
-@dataclass
-class Clock:
-    """Seconds per stage, for provenance."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a block; several blocks of one name add up."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 
 @dataclass
