@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -67,3 +68,31 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def new_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary folder to fill; it becomes ``folder`` only when the block ends without an error.
+
+    Raises:
+        OutputError: ``folder`` is there and not empty, the disk is full, or it may not be written to.
+    """
+    folder = Path(os.path.abspath(folder))
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise OutputError(f"'{folder.name}' is there and not an empty folder; name a new one.")
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+        if folder.exists():
+            folder.rmdir()
+        os.replace(temporary, folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise output_error(error, folder.name) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -35,6 +35,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
+from NeuraxisLib.cli_maps import write_dicom_maps
 from NeuraxisLib.cli_models import models_group
 from NeuraxisLib.cli_process import faults_reported, prepare_process, shown_progress
 from NeuraxisLib.cli_training import add_training_commands
@@ -64,6 +65,7 @@ def make_app() -> typer.Typer:
         app.command(name, help=f"{task.title}. Writes a result folder with report.html.")(task_command(task))
     app.add_typer(models_group(), name="models")
     app.command("info")(show_info)
+    app.command("maps")(write_dicom_maps)
     add_training_commands(app)
     return app
 

@@ -103,6 +103,8 @@ def write_parametric_map(
     array = np.ascontiguousarray(volume.array, np.float32)
     made = _parametric_map(volume, array, quantity, images, window, series_number)
     made.SeriesDescription = quantity.title[:_LONG]
+    if "ContentCreatorName" not in made:  # must be there, may be empty
+        made.ContentCreatorName = ""
     if getattr(images[0], "is_stand_in", False):
         _without_references(made)
     path = Path(path)
