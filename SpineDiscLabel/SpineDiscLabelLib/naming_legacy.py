@@ -1,0 +1,207 @@
+"""Earlier ways to choose discs among candidates, to compare with: the exhaustive skeleton search and condition rules.
+
+Frame of all of them: (row, column) of the picture seen from the side, rows downward, columns toward the front.
+
+Skeleton search (released with the hourglass network): one candidate per channel, all combinations, the one closest to
+a mean skeleton wins. Its time is the product of the candidates per channel. A disc can never be absent, and fewer than
+five channels fail, as the skeleton is scaled by the distance of its first disc to its fifth. The later fork leaves
+channels with more than three candidates out, gives up on more than 1000 combinations, and wants rows to increase.
+
+Condition rules (of the inception network before it, which knows no channels): drop what lies off the median column,
+merge what lies close, drop what stands too close between two others. They need a straightened spine; their limits are
+pixels of 1 mm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from NeuraxisLib.errors import InputError
+from SpineDiscLabelLib.candidates import Candidate
+from SpineDiscLabelLib.discs import FIRST_DISC
+
+#: Mean skeleton of 11 discs from C2/C3, in units of the distance from the first to the fifth: (row, column), read
+#: from the published scatter plot (to 0.02).
+MEAN_SKELETON = np.array([
+    (0.0, 0.0), (0.26, -0.02), (0.50, -0.06), (0.74, -0.10), (0.97, -0.15), (1.21, -0.23),
+    (1.46, -0.36), (1.73, -0.54), (2.01, -0.70), (2.33, -0.82), (2.67, -0.90),
+])  # fmt: skip
+#: A candidate belongs to a channel from this share of the channel's maximum on.
+CHANNEL_SHARE = 0.5
+#: The released convention: 11 channels from C2/C3.
+LEGACY_FIRST_DISC, LEGACY_CHANNELS = 3, 11
+FORK_MOST_PER_CHANNEL, FORK_MOST_COMBINATIONS = 3, 1000
+#: Limits of the condition rules in pixels of 1 mm.
+OFF_COLUMN, CLOSE_ROWS, GROUP_ROWS = 15.0, 10.0, 20.0
+
+
+@dataclass(frozen=True)
+class LegacyChoice:
+    """What a search chose.
+
+    Attributes:
+        chosen: per channel the index of its candidate, or None where the channel was left out.
+        cost: distance to the mean skeleton.
+        combinations: how many were compared.
+    """
+
+    chosen: tuple[int | None, ...]
+    cost: float
+    combinations: int
+
+
+def skeleton_cost(points: np.ndarray, skeleton: np.ndarray = MEAN_SKELETON) -> float:
+    """Frobenius distance of (n, 2) points to the first n of a mean skeleton, first disc at 0, first to fifth 1 long.
+
+    Raises:
+        InputError: fewer than five points.
+    """
+    if len(points) < 5:
+        raise InputError("The released skeleton search needs at least five discs in view; use the chain search.")
+    scaled = (points - points[0]) / np.linalg.norm(points[0] - points[4])
+    return float(np.linalg.norm(skeleton[: len(points)] - scaled))
+
+
+def legacy_skeleton_search(
+    channels: Sequence[np.ndarray], skeleton: np.ndarray = MEAN_SKELETON, increasing_rows: bool = False
+) -> LegacyChoice:
+    """One candidate per channel, by trying every combination, as released. Time grows exponentially.
+
+    Args:
+        channels: per channel (n, 2) candidates, at least one each.
+        skeleton: the mean skeleton.
+        increasing_rows: skip combinations whose rows do not increase (the fork).
+
+    Raises:
+        InputError: fewer than five channels, more channels than the skeleton has discs, or a channel without one.
+    """
+    if len(channels) > len(skeleton) or any(not len(channel) for channel in channels):
+        raise InputError("The released skeleton search needs one candidate or more in each of at most 11 channels.")
+    best, chosen, count = math.inf, (), 0
+    for combination in itertools.product(*(range(len(channel)) for channel in channels)):
+        count += 1
+        points = np.array([channel[index] for channel, index in zip(channels, combination)], float)
+        if increasing_rows and not (np.diff(points[:, 0]) > 0).all():
+            continue
+        cost = skeleton_cost(points, skeleton)
+        if cost < best:
+            best, chosen = cost, combination
+    return LegacyChoice(tuple(chosen) or (None,) * len(channels), best, count)
+
+
+def legacy_fork_search(channels: Sequence[np.ndarray], skeleton: np.ndarray = MEAN_SKELETON) -> LegacyChoice:
+    """The same with the fork's guards; channels that it leaves out are None, and their skeleton discs are skipped."""
+    kept = [i for i, channel in enumerate(channels) if 1 <= len(channel) <= FORK_MOST_PER_CHANNEL]
+    combinations = math.prod(len(channels[i]) for i in kept)
+    chosen: list[int | None] = [None] * len(channels)
+    if len(kept) < 5 or combinations > FORK_MOST_COMBINATIONS:
+        return LegacyChoice(tuple(chosen), math.inf, 0)
+    part = skeleton[kept] - skeleton[kept[0]]
+    part = part / np.linalg.norm(part[4])
+    found = legacy_skeleton_search([channels[i] for i in kept], part, increasing_rows=True)
+    for channel, index in zip(kept, found.chosen):
+        chosen[channel] = index
+    return LegacyChoice(tuple(chosen), found.cost, found.combinations)
+
+
+def legacy_condition_rules(points: np.ndarray) -> np.ndarray:
+    """(m, 2) what the condition rules leave of (n, 2) candidates in pixels of 1 mm, from above.
+
+    A merged group lies at the mean of all its members but the last, and the last two candidates are never merged, as in
+    the released code.
+    """
+    points = np.asarray(points, float).reshape(-1, 2)
+    points = points[np.argsort(points[:, 0], kind="stable")]
+    if not len(points):
+        return points
+    points = points[np.abs(points[:, 1] - np.median(points[:, 1])) <= OFF_COLUMN]
+    return _without_crowded(_merged(points))
+
+
+def _merged(points: np.ndarray) -> np.ndarray:
+    """Runs of candidates within CLOSE_ROWS of the next, no longer than GROUP_ROWS, become one."""
+    rows, result, i = points[:, 0], [], 0
+    while i < len(points):
+        j = i
+        while j < len(points) - 2 and abs(rows[j + 1] - rows[j]) < CLOSE_ROWS:
+            if j > i and abs(rows[j + 1] - rows[i]) > GROUP_ROWS:
+                break
+            j += 1
+        result.append(np.round(points[i:j].mean(axis=0)) if j > i else points[i])
+        i = j + 1
+    return np.array(result).reshape(-1, 2)
+
+
+def _without_crowded(points: np.ndarray) -> np.ndarray:
+    """Drop points nearer than 0.9 of the usual distance to the one above and 0.3 of it to the one below."""
+    rows = points[:, 0]
+    if len(points) < 3:
+        return points
+    kept = np.ones(len(points), bool)
+    for i in range(1, len(points) - 1):
+        usual = float(np.mean(np.diff(rows)))
+        if i < len(points) - 4:
+            usual = float(np.median(np.diff(rows[i - 1 : i + 4])))
+        if abs(rows[i] - rows[i - 1]) < 0.9 * usual and abs(rows[i + 1] - rows[i]) < 0.3 * usual:
+            kept[i] = False
+    return points[kept]
+
+
+# -- candidates of this product in the old frame ------------------------------------------------------------------
+
+
+def side_view(candidates: Sequence[Candidate]) -> np.ndarray:
+    """(n, 2) row (mm downward) and column (mm to the front) of candidates."""
+    positions = np.array([candidate.position_ras_mm for candidate in candidates], float).reshape(-1, 3)
+    return np.stack([-positions[:, 2], positions[:, 1]], axis=1)
+
+
+def legacy_channels(
+    candidates: Sequence[Candidate], first_disc: int = LEGACY_FIRST_DISC, channels: int = LEGACY_CHANNELS
+) -> list[list[int]]:
+    """Per channel the indices of the candidates with at least half of the channel's highest evidence.
+
+    Trailing channels without evidence are left off; the released code took their number from the truth.
+    """
+    evidence = np.array([c.evidence for c in candidates]).reshape(len(candidates), -1)
+    evidence = evidence[:, first_disc - FIRST_DISC :][:, :channels]
+    result = []
+    for column in evidence.T:
+        if not len(column) or column.max() <= 0:
+            break
+        result.append(np.flatnonzero(column >= CHANNEL_SHARE * column.max()).tolist())
+    return result
+
+
+def legacy_name_chain(
+    candidates: Sequence[Candidate],
+    method: str = "skeleton",
+    first_disc: int = LEGACY_FIRST_DISC,
+    most_combinations: int = 10_000_000,
+) -> dict[int, int]:
+    """Candidate index -> disc number by an earlier method: ``skeleton``, ``fork`` or ``conditions``.
+
+    ``conditions`` knows no level: it counts from ``first_disc``, the first that it keeps. A merged candidate is the
+    nearest of those it was made of.
+
+    Raises:
+        InputError: an unknown method, or more combinations than ``most_combinations``.
+    """
+    view = side_view(candidates)
+    if method == "conditions":
+        left = legacy_condition_rules(view)
+        return {int(np.argmin(np.linalg.norm(view - p, axis=1))): first_disc + n for n, p in enumerate(left)}
+    if method not in ("skeleton", "fork"):
+        raise InputError(f"There is no naming method '{method}'; choose skeleton, fork or conditions.")
+    channels = legacy_channels(candidates, first_disc)
+    if method == "skeleton" and math.prod(map(len, channels)) > most_combinations:
+        raise InputError("The released skeleton search takes too long on so many candidates; use the chain search.")
+    search = legacy_skeleton_search if method == "skeleton" else legacy_fork_search
+    found = search([view[indices] for indices in channels])
+    pairs = ((channel, index) for channel, index in enumerate(found.chosen) if index is not None)
+    return {channels[channel][index]: first_disc + channel for channel, index in pairs}
