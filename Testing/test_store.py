@@ -275,3 +275,37 @@ def test_the_canary_of_a_patient_is_in_the_index_only_where_it_was_given(tmp_pat
     image = Volume(made().image.array, SHEARED, "HU", meta=meta)
     write(tmp_path / "s.h5", made(image=image))
     assert CANARY.encode() not in (tmp_path / "s.h5").read_bytes()
+
+
+# -- several channels ------------------------------------------------------------------------------------------------
+
+
+def test_channels_are_named_and_read_as_they_were_written(tmp_path):
+    rng = np.random.default_rng(5)
+    array = rng.normal(10, 3, (2, 4, 70, 66)).astype(np.float32)
+    truth = np.zeros((4, 70, 66), np.uint8)
+    truth[1, 5, 6] = 2
+    image = Volume(array, np.diag([-1.0, -1.0, 5.0, 1.0]), "maps")
+    case = StoredCase("a", "p", "LVO", "train", image, truth, channels=("cbf", "tmax"), scalars={"nihss": 7})
+    with StoreWriter(tmp_path / "maps.h5") as writer:
+        writer.add(case)
+    with Store(tmp_path / "maps.h5") as store:
+        info, again = store.info("a"), store.case("a")
+        assert info.channels == again.channels == ("cbf", "tmax") and info.scalars == again.scalars == {"nihss": 7.0}
+        assert info.shape_kji == (4, 70, 66) and again.image.frame_times_s is None and info.truth_slices == {2: [1]}
+        np.testing.assert_array_equal(again.image.array, array)
+        part, cut, _ = store.part("a", (slice(1, 2), slice(4, 8), slice(60, 70)), outside=-1.0)
+        assert part.shape == (2, 1, 4, 10) and (part[..., 6:] == -1).all() and cut[0, 1, 2] == 0
+        np.testing.assert_array_equal(part[..., :6], array[:, 1:2, 4:8, 60:66])
+
+
+def test_channels_that_do_not_fit_and_stores_without_any(tmp_path):
+    image = Volume(np.zeros((2, 3, 8, 8)), np.eye(4), "maps")
+    with StoreWriter(tmp_path / "maps.h5") as writer:
+        with pytest.raises(GeometryError, match="'a' names 3 channels but its image has 2"):
+            writer.add(StoredCase("a", "p", "", "", image, channels=("cbf", "cbv", "tmax")))
+        with pytest.raises(GeometryError, match="names 1 channels but its image has none"):
+            writer.add(StoredCase("a", "p", "", "", Volume(np.zeros((3, 8, 8)), np.eye(4)), channels=("cbf",)))
+        info = writer.add(StoredCase("b", "p", "", "", Volume(np.ones((3, 8, 8)), np.eye(4))))
+    earlier = {key: value for key, value in info.to_dict().items() if key not in ("channels", "scalars")}
+    assert CaseInfo.from_dict(earlier) == info  # as stores of earlier versions have it

@@ -52,7 +52,7 @@ def test_shipped_recipes_are_complete_and_build_their_network(path):
         pytest.importorskip("monai")
         pytest.importorskip("einops")
         assert all(side % 16 == 0 for side in recipe.preprocessing.patch)
-    else:
+    elif recipe.family.name == "slices":
         assert recipe.preprocessing.size % 32 == 0
     with torch.device("meta"):  # the sizes alone
         count = sum(p.numel() for p in build(recipe).parameters())

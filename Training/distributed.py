@@ -34,6 +34,8 @@ BUCKET = 2**23
 GRACE_S = 3.0
 #: What torchrun sets for every process that it starts.
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+#: See :func:`alone`.
+_alone = False
 
 
 @contextmanager
@@ -117,7 +119,18 @@ def total(sums: Tensor) -> Tensor:
     Args:
         sums: same shape and type everywhere.
     """
-    return _Total.apply(sums) if world_size() > 1 else sums
+    return _Total.apply(sums) if world_size() > 1 and not _alone else sums
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it :func:`total` adds up nothing: for a process that judges its own share of the cases."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def average_gradients(network: nn.Module) -> None:

@@ -28,6 +28,8 @@ NETWORKS = {
 FAMILIES = {
     "slices": "Training.families:SLICES",
     "volume": "Training.families:PATCHES",
+    "sagittal": "Training.discs_family:FAMILY",
+    "maps": "Training.stroke_family:FAMILY",
 }
 
 

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from NeuraxisLib.errors import InputError
 from Training.distributed import total
+from Training.losses import Loss
+from Training.sampling import Batch
 
 #: Number of classes -> their weights as published; the last are penumbra and core, with two classes both in one.
 CLASS_WEIGHTS: dict[int, tuple[float, ...]] = {2: (0.1, 1.0), 3: (0.1, 50.0, 440.0), 4: (0.0, 0.1, 50.0, 440.0)}
@@ -115,3 +117,59 @@ def _weights(classes: int, class_weights: Sequence[float] | None) -> Tensor:
             f"The network predicts {classes} classes but the loss has {len(given)} weights; make them equal."
         )
     return torch.tensor([float(weight) for weight in given])
+
+
+# -- by the names that recipes give them -----------------------------------------------------------------------------
+
+
+def focal_tversky_loss(
+    logits: Tensor, batch: Batch, class_weights: Sequence[float] | None, alpha: float, gamma: float, image_weights: bool
+) -> Tensor:
+    """The published loss (:func:`weighted_focal_tversky`), or without weights of images its mean.
+
+    Args:
+        logits: (n, classes, h, w).
+        batch: its truth (n, 1, h, w) holds numbers of classes; ``extra["small_vessel"]`` says whose penumbra and core
+            count more.
+        class_weights, alpha, gamma: see :func:`focal_tversky`.
+        image_weights: whether images with lesions count more.
+    """
+    truth = batch.truth[:, 0]
+    if image_weights:
+        return weighted_focal_tversky(logits, truth, class_weights, alpha, gamma, batch.extra.get("small_vessel"))
+    losses = focal_tversky(logits, truth, class_weights, alpha, gamma)
+    value, count = total(torch.stack([losses.sum(), losses.new_tensor(float(len(losses)))]))
+    return value / count.clamp(min=1)
+
+
+def dice_ce_loss(logits: Tensor, batch: Batch, class_weights: Sequence[float] | None) -> Tensor:
+    """Cross-entropy in the brain + 1 - Dice of every lesion class over the whole batch, averaged over these; ours.
+
+    Args:
+        logits: (n, classes, h, w).
+        batch: truth (n, 1, h, w) of class numbers; ``brain`` 1 where there is something to learn.
+        class_weights: of the cross-entropy; None counts all classes alike.
+    """
+    given = [1.0] * max(logits.shape[1], 2) if class_weights is None else class_weights
+    weights = _weights(max(logits.shape[1], 2), given).to(logits)
+    truth, inside = batch.truth[:, 0].long(), (batch.brain[:, 0] > 0.5).to(logits)
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    entropy = (functional.cross_entropy(logits, truth, weights, reduction="none") * inside).sum()
+    p, y = (part * inside[:, None] for part in _shares(logits, truth))
+    sums = torch.cat(
+        [torch.stack([entropy, inside.sum()]), *((q.transpose(0, 1).flatten(1).sum(1)) for q in (p * y, p, y))]
+    )
+    entropy, pixels, *rest = total(sums)
+    both, found, true = torch.stack(rest).view(3, -1)[:, 1:]
+    dice = (2 * both + 1) / (found + true + 1)
+    return entropy / pixels.clamp(min=1) + (1 - dice).mean()
+
+
+#: Name -> loss, of the family of perfusion maps.
+LOSSES: dict[str, Loss] = {
+    "focal_tversky": Loss(
+        focal_tversky_loss, {"class_weights": None, "alpha": ALPHA, "gamma": GAMMA, "image_weights": True}
+    ),
+    "dice_ce": Loss(dice_ce_loss, {"class_weights": None}),
+}

@@ -40,12 +40,16 @@ class StoredCase:
         patient: who was scanned; only compared, to keep all scans of a patient in one split, and never printed.
         group: what tables are made by (kind of bleed, hospital); may be empty.
         split: ``"train"``, ``"val"``, ``"test"``, ``"fold0"`` ...; empty where not decided.
-        image: the scan, stored grid and unit. Unit ``"HU"`` or ``"grey"`` (8-bit picture: no HU, window baked in).
+        image: the scan, stored grid and unit. Unit ``"HU"``, ``"grey"`` (8-bit picture: no HU, window baked in), or of
+            several channels ``"maps"`` (each in the unit of its map) or ``"rgb"`` (8-bit colours).
         truth: uint8 (k, j, i), label values, :data:`IGNORED` where nobody knows; None where no outline was drawn.
         region: bool (k, j, i) where the structure may be (the brain); None where it was not computed.
         slice_label: int8 (K,) of BLEEDING, CLEAN, UNKNOWN; None where the truth says it all.
         flags: what a reader of results must know, such as ``"spacing unknown"``.
         provenance: where the case comes from (layout, series key, warnings of the reader); no name, id or path.
+        channels: names of the image's first axis (c, k, j, i), such as ``("cbf", "tmax")``; empty for a plain image or
+            a time series.
+        scalars: numbers of the patient, such as ``{"nihss": 12.0}``, those that are known.
     """
 
     id: str
@@ -58,6 +62,8 @@ class StoredCase:
     slice_label: np.ndarray | None = None
     flags: tuple[str, ...] = ()
     provenance: dict = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+    scalars: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ class CaseInfo:
     """What the index says of a case; made without reading an array.
 
     Attributes:
-        id, patient, group, split, unit, flags, provenance: see :class:`StoredCase`.
-        shape_kji: of the scan, time frames left out.
+        id, patient, group, split, unit, flags, provenance, channels, scalars: see :class:`StoredCase`.
+        shape_kji: of the scan, time frames and channels left out.
         spacing_mm: (column, row, slice).
         sheared, uniform: as of :class:`NeuraxisLib.volume.Volume`.
         truth_ml: label value -> volume in mL; None without a truth, empty where nothing is marked.
@@ -92,6 +98,8 @@ class CaseInfo:
     truth_sha256: str
     flags: tuple[str, ...] = ()
     provenance: dict = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+    scalars: dict[str, float] = field(default_factory=dict)
 
     @property
     def has_truth(self) -> bool:
@@ -106,8 +114,8 @@ class CaseInfo:
     def from_dict(cls, data: dict) -> CaseInfo:
         """From the JSON index; entries of a newer version that are not known here are left out."""
         known = {entry.name: data[entry.name] for entry in fields(cls) if entry.name in data}
-        for name in ("shape_kji", "spacing_mm", "flags"):
-            known[name] = tuple(known[name])
+        for name in ("shape_kji", "spacing_mm", "flags", "channels"):
+            known[name] = tuple(known.get(name, ()))  # stores of earlier versions name no channels
         for name in ("truth_ml", "truth_slices"):  # JSON has no whole-number keys
             if known[name] is not None:
                 known[name] = {int(value): found for value, found in known[name].items()}
@@ -198,7 +206,7 @@ class Store:
         region = None if arrays["region"] is None else arrays["region"].astype(bool)
         return StoredCase(
             info.id, info.patient, info.group, info.split, image, arrays["truth"], region, arrays["slice_label"],
-            info.flags, info.provenance,
+            info.flags, info.provenance, info.channels, info.scalars,
         )  # fmt: skip
 
     def geometry(self, name: str) -> Volume:
@@ -221,8 +229,8 @@ class Store:
                 region are 0 there.
 
         Returns:
-            (image, truth or None, region or None); image (k, j, i), or (t, k, j, i) of a time series, in its stored
-            type; truth uint8; region bool.
+            (image, truth or None, region or None); image (k, j, i), or (t, k, j, i) of a time series or of channels,
+            in its stored type; truth uint8; region bool.
         """
         place, shape = self.place(name), self.info(name).shape_kji
         found = []

@@ -82,7 +82,7 @@ class StoreWriter:
 
         Raises:
             InputError: the id is empty or taken, or a truth holds values beyond 0..255.
-            GeometryError: truth, region or slice labels do not have the image's shape.
+            GeometryError: truth, region, slice labels or channels do not have the image's shape.
         """
         check_case(case)
         if case.id in self._infos:
@@ -171,6 +171,11 @@ def check_case(case: StoredCase) -> None:
                 f"The {word} of '{case.id}' has {_size(array.shape)} voxels where the image has {_size(shape)}; "
                 "bring both onto one grid."
             )
+    if case.channels and case.image.array.shape[:-3] != (len(case.channels),):
+        raise GeometryError(
+            f"'{case.id}' names {len(case.channels)} channels but its image has "
+            f"{case.image.array.shape[0] if case.image.array.ndim == 4 else 'none'}; correct one of them."
+        )
     if case.slice_label is not None and case.slice_label.shape != shape[:1]:
         raise GeometryError(
             f"'{case.id}' has {shape[0]} slices but {len(case.slice_label)} slice labels; correct them."
@@ -196,7 +201,8 @@ def describe(case: StoredCase) -> CaseInfo:
     return CaseInfo(
         case.id, case.patient, case.group, case.split, case.image.unit, shape, spacing, bool(case.image.is_sheared),
         case.image.is_uniform, volumes, slices, case.region is not None, content_hash(case.image.array),
-        content_hash(case.truth) if volumes else "", tuple(case.flags), dict(case.provenance),
+        content_hash(case.truth) if volumes else "", tuple(case.flags), dict(case.provenance), tuple(case.channels),
+        {name: float(value) for name, value in case.scalars.items()},
     )  # fmt: skip
 
 

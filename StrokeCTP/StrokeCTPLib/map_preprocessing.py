@@ -127,8 +127,28 @@ class MapPreprocessing:
         if len(shape) != 3 or shape[1:] not in ((self.size, self.size), (self.side, self.side)):
             raise InputError(f"The model reads maps of {self.size} x {self.size} pixels; resample them to that grid.")
         planes = [self._shown(name, np.asarray(maps[name], np.float32)) for name in self.maps]
-        planes += [np.full((shape[0], 1, *shape[1:]), value, np.float32) for value in self._numbers(scalars or {})]
-        return np.concatenate(planes, axis=1)
+        return self._with_numbers(planes, scalars)
+
+    def pictures(self, bgr: np.ndarray, scalars: Mapping[str, float] | None = None) -> np.ndarray:
+        """What the network is given of maps that are pictures already, in colours as it wants them.
+
+        Args:
+            bgr: (k, 3 x maps, side, side) blue, green and red of 0 to 255 of one map after the other.
+            scalars: name -> number.
+
+        Raises:
+            InputError: the network reads numbers, or a number of the patient is missing.
+        """
+        if self.shown != "colours" or bgr.shape[1] != 3 * len(self.maps):
+            raise InputError("The maps are pictures, but the network reads numbers; turn their colours into numbers.")
+        bgr = np.asarray(bgr, np.float32)
+        if self.subtract_mean:
+            bgr = bgr - np.tile(np.array(MEAN_BGR, np.float32), len(self.maps))[:, None, None]
+        return self._with_numbers([bgr], scalars)
+
+    def _with_numbers(self, planes: list[np.ndarray], scalars: Mapping[str, float] | None) -> np.ndarray:
+        shape = (len(planes[0]), 1, *planes[0].shape[2:])
+        return np.concatenate([*planes, *(np.full(shape, n, np.float32) for n in self._numbers(scalars or {}))], axis=1)
 
     def _shown(self, name: str, values: np.ndarray) -> np.ndarray:
         """(k, size, size) -> (k, map_channels, size, size)."""

@@ -61,7 +61,9 @@ def test_description_survives_json():
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"kind": "slices", "maps": ["cbf"]}, {"kind": "maps", "maps": ["flow"]}, {"kind": "maps", "maps": ["cbf"], "size": 96, "tile": 64}, {"kind": "maps", "maps": []},
+    [{}, {"kind": "slices", "maps": ["cbf"]}, {"kind": "maps", "maps": ["flow"]},
+     {"kind": "maps", "maps": ["cbf"], "size": 96, "tile": 64},
+     {"kind": "maps", "maps": []},
      {"kind": "maps", "maps": ["cbf"], "size": 100}, {"kind": "maps", "maps": ["cbf"], "shown": "grey"},
      {"kind": "maps", "maps": ["cbf"], "window": 1}, {"kind": "maps", "maps": ["cbf"], "ranges": {"cbf": [5, 1]}},
      {"kind": "maps", "maps": ["cbf"], "size": "512"}, {"kind": "maps", "maps": 3}],

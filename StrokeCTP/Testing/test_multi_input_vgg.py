@@ -49,7 +49,16 @@ def test_published_sizes(maps, scalars, wanted):
 
 
 def test_compact_size():
-    assert count(CompactMultiInputVGG()) == 1_339_793
+    assert count(CompactMultiInputVGG(head=2)) == 1_339_793
+    assert count(CompactMultiInputVGG()) == 1_347_227
+
+
+def test_maps_may_meet_at_the_input():
+    network = tiny(maps=("cbf", "mtt", "tmax"), map_channels=1, fusion="input", scalars=("nihss",))
+    assert network.in_channels == 4 and list(network.branches) == ["all"]
+    assert network.branches["all"].vgg.convolutions["block1_conv1"].in_channels == 3
+    assert network(torch.rand(2, 4, 64, 64)).shape == (2, 3, 64, 64)
+    assert count(network) < count(tiny(maps=("cbf", "mtt", "tmax"), map_channels=1, scalars=("nihss",)))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 4])
@@ -82,8 +91,8 @@ def test_a_number_is_read_at_the_centre():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"maps": ("cbf", "cbf")}, {"maps": ()}, {"maps": ("mtt",)}, {"scalars": ("age", "nihss")}, {"base": 6},
-     {"out_channels": 5}, {"size": 100}, {"norm": "layer"}],
+    [{"maps": ("cbf", "cbf")}, {"maps": ()}, {"maps": ("flow",)}, {"scalars": ("age", "nihss")}, {"base": 6},
+     {"out_channels": 5}, {"size": 100}, {"norm": "layer"}, {"fusion": "late"}],
 )  # fmt: skip
 def test_impossible_networks(arguments):
     with pytest.raises(ValueError, match="must be|1 to 4|no norm"):

@@ -60,13 +60,14 @@ class Source:
         flags: tuple[str, ...] = (),
         provenance: dict | None = None,
         warnings: list[str] | None = None,
+        **more: object,
     ) -> StoredCase:
-        """The case with its arrays; warnings of reading it go into the provenance."""
+        """The case with its arrays; warnings of reading it go into the provenance; ``more`` are further fields."""
         facts = dict(provenance or {})
         if warnings:
             facts["warnings"] = [*facts.get("warnings", []), *warnings]
         names = (self.id, self.patient, self.group, self.split)
-        return StoredCase(*names, image, truth, flags=(*self.flags, *flags), provenance=facts)
+        return StoredCase(*names, image, truth, flags=(*self.flags, *flags), provenance=facts, **more)
 
     def paths(self) -> list[Path]:
         """All files of the case."""

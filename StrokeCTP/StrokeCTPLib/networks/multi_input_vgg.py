@@ -28,6 +28,8 @@ SCALAR_UNITS = 100
 #: Where BatchNorm stands: nowhere as published; after the tails and the head's convolutions, which the code can be
 #: told to do; or after every convolution, which a network that starts from random weights needs.
 NORMS = ("none", "tails", "everywhere")
+#: Where maps meet: at the bottleneck and the skips, or at the input (which the group tried later).
+FUSIONS = ("slow", "input")
 
 
 class VGG16(nn.Module):
@@ -123,6 +125,8 @@ class MultiInputVGG(nn.Module):
         size: pixels of the images' side, which matters to the scalar branch alone.
         dropout: of each branch's tail.
         norm: one of :data:`NORMS`.
+        fusion: "slow" has a branch for each map, as published; "input" one branch that reads all maps together.
+        head: width of the last two convolutions; 0 is a quarter of the base width, as published.
 
     Raises:
         ValueError: there is no network of these arguments.
@@ -138,19 +142,25 @@ class MultiInputVGG(nn.Module):
         size: int = 512,
         dropout: float = 0.25,
         norm: str = "none",
+        fusion: str = "slow",
+        head: int = 0,
     ):
         super().__init__()
         _check_arguments(maps, scalars, base, out_channels, size, norm)
-        count, everywhere = len(maps), norm == "everywhere"
+        if fusion not in FUSIONS or head < 0:
+            raise ValueError(f"The fusion must be one of {', '.join(FUSIONS)} and the head 0 or more.")
         self.map_channels, self.scalar_names, self.size = map_channels, tuple(scalars), size
-        self.branches = nn.ModuleDict({name: Branch(map_channels, base, dropout, norm) for name in maps})
+        inputs = dict.fromkeys(maps, map_channels) if fusion == "slow" else {"all": map_channels * len(maps)}
+        count, everywhere = len(inputs), norm == "everywhere"
+        self.branches = nn.ModuleDict({n: Branch(width, base, dropout, norm) for n, width in inputs.items()})
+        self._split = list(inputs.values())
         self.scalars = ScalarBranch(len(scalars), size // STRIDE) if scalars else None
         self.ups = nn.ModuleList([Up(2 * base * count + bool(scalars), 4 * base, True, everywhere)])
         width = 4 * base
         for share, skip in zip(DECODER, reversed(VGG_WIDTHS)):
             self.ups.append(Up(width + count * skip * base, int(share * base) * count, False, everywhere))
             width = int(share * base) * count
-        last = base // 4
+        last = head or base // 4
         self.head = nn.Sequential(
             *convolution(width + count * base, last, norm != "none", norm == "tails"),
             *convolution(last, last, norm != "none", norm == "tails"),
@@ -161,7 +171,7 @@ class MultiInputVGG(nn.Module):
     @property
     def in_channels(self) -> int:
         """Channels of its input: those of all maps, then a plane for each number of the patient."""
-        return self.map_channels * len(self.branches) + len(self.scalar_names)
+        return sum(self._split) + len(self.scalar_names)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> logits (N, out_channels, H, W).
@@ -173,7 +183,7 @@ class MultiInputVGG(nn.Module):
             ValueError: another number of channels, or a size that the network cannot take.
         """
         self._check_shape(x)
-        images = x[:, : self.map_channels * len(self.branches)].split(self.map_channels, dim=1)
+        images = x[:, : sum(self._split)].split(self._split, dim=1)
         tails, skips = zip(*(branch(image) for branch, image in zip(self.branches.values(), images)))
         fused = list(tails)
         if self.scalars is not None:
@@ -195,10 +205,7 @@ class MultiInputVGG(nn.Module):
 
 
 class CompactMultiInputVGG(MultiInputVGG):
-    """The same network, small, for maps of numbers instead of colours, with BatchNorm for a start from nothing.
-
-    With the defaults it has 1,339,793 parameters.
-    """
+    """The same network, small, for maps of numbers instead of colours, with BatchNorm for a start from nothing."""
 
     def __init__(
         self,
@@ -210,8 +217,10 @@ class CompactMultiInputVGG(MultiInputVGG):
         size: int = 256,
         dropout: float = 0.1,
         norm: str = "everywhere",
+        fusion: str = "slow",
+        head: int = 16,
     ):
-        super().__init__(maps, scalars, map_channels, base, out_channels, size, dropout, norm)
+        super().__init__(maps, scalars, map_channels, base, out_channels, size, dropout, norm, fusion, head)
 
 
 def convolution(inputs: int, outputs: int, norm: bool, norm_last: bool = False) -> list[nn.Module]:
