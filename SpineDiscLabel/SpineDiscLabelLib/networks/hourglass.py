@@ -129,6 +129,10 @@ class StackedHourglass(nn.Module):
             last = last * self.attention(torch.cat([*features, last], dim=1))
         return [*scores, self.stacks[-1].score(last)]
 
+    def paths(self, x: Tensor) -> list[Tensor]:
+        """What training learns from where the loss takes scores at a quarter of the size: :meth:`scores`."""
+        return self.scores(x)
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, in_channels, H, W) -> heat maps (N, classes, H, W) of every stack, the best last; no activation."""
         return [F.interpolate(score, scale_factor=STRIDE, mode="bilinear") for score in self.scores(x)]
