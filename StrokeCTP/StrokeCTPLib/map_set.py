@@ -94,14 +94,14 @@ def read_map_set(
     if not found:
         raise InputError(f"{_called(path)} holds no perfusion map; name files or series after their maps (CBF, Tmax).")
     found.sort(key=lambda entry: list(MAP_UNITS).index(entry.kind))
-    _check_grids(found)
+    found, left_out = _on_one_grid(found)
     maps = _without_background({entry.kind: entry.volume for entry in found})
     confidence = {
         entry.kind: entry.volume.like(entry.confidence.astype(np.float32))
         for entry in found
         if entry.confidence is not None
     }
-    notes = list(dict.fromkeys(note for entry in found for note in entry.notes))
+    notes = list(dict.fromkeys(note for entry in found for note in entry.notes)) + left_out
     return MapSet(maps, source, notes, confidence).require(required)
 
 
@@ -156,21 +156,30 @@ def _called(path) -> str:
     return f"'{Path(path).name}'" if isinstance(path, (str, os.PathLike)) else "The choice of files"
 
 
-def _check_grids(found: list[FoundMap]) -> None:
-    first = found[0]
+def _on_one_grid(found: list[FoundMap]) -> tuple[list[FoundMap], list[str]]:
+    """The maps if they are on one grid; a maximum-intensity image on another is left out, with a note."""
+    first, kept, notes = found[0], [found[0]], []
     for other in found[1:]:
-        one, two = first.volume, other.volume
-        if one.array.shape != two.array.shape:
-            sizes = [" x ".join(str(size) for size in volume.array.shape[::-1]) for volume in (one, two)]
-            fault = f"{sizes[0]} and {sizes[1]} voxels"
-        elif (apart := _apart_mm(one, two)) > SAME_GRID_MM:
-            fault = f"{apart:.1f} mm apart"
+        fault = _difference(first.volume, other.volume)
+        if fault and other.kind == "mip":  # of an angiography, perhaps
+            notes.append(f"MIP lies on another grid than the maps ({fault}) and was left out.")
+        elif fault:
+            raise GeometryError(
+                f"The maps {first.kind.upper()} and {other.kind.upper()} lie on different grids ({fault}); "
+                "give maps of one calculation, or resample them to one grid."
+            )
         else:
-            continue
-        raise GeometryError(
-            f"The maps {first.kind.upper()} and {other.kind.upper()} lie on different grids ({fault}); "
-            "give maps of one calculation, or resample them to one grid."
-        )
+            kept.append(other)
+    return kept, notes
+
+
+def _difference(one: Volume, two: Volume) -> str:
+    """How two grids differ, in words; empty if they do not."""
+    if one.array.shape != two.array.shape:
+        sizes = [" x ".join(str(size) for size in volume.array.shape[::-1]) for volume in (one, two)]
+        return f"{sizes[0]} and {sizes[1]} voxels"
+    apart = _apart_mm(one, two)
+    return f"{apart:.1f} mm apart" if apart > SAME_GRID_MM else ""
 
 
 def _apart_mm(one: Volume, two: Volume) -> float:
