@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from NeuraxisLib.result import Result
 
 #: The task list: name -> "module:attribute" of its Task. Another clinical task is one more line here.
-TASKS = {"hemorrhage": "HemorrhageSegLib.task:TASK"}
+TASKS = {
+    "hemorrhage": "HemorrhageSegLib.task:TASK",
+    "stroke": "StrokeCTPLib.task:TASK",
+    "discs": "SpineDiscLabelLib.task:TASK",
+}
 
 
 class Progress:

@@ -117,9 +117,7 @@ def _levels_at(evidence: Evidence, slab: int, at: np.ndarray) -> np.ndarray:
     return out
 
 
-def mid_sagittal_band(
-    strength: np.ndarray, positions_mm: np.ndarray, pixel_mm: float
-) -> tuple[np.ndarray, np.ndarray]:
+def mid_sagittal_band(strength: np.ndarray, positions_mm: np.ndarray, pixel_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """Where the middle of the spine lies: (row numbers, x in mm of each), following a curved spine.
 
     x of a row is the mean of all evidence, weighted by its strength and by nearness along the spine.

@@ -72,6 +72,16 @@ class SagittalImages:
         """Points (..., 3) from RAS mm to (x, row, column) mm."""
         return (np.asarray(points_ras_mm, float) - self.origin_ras) @ self.axes_ras.T
 
+    def shows(self, point_ras_mm: np.ndarray) -> bool:
+        """Whether a place (3,) in RAS mm lies in the field of view."""
+        x, *in_plane_mm = self.from_ras(point_ras_mm)
+        row, column = (int(round(mm / self.preprocessing.pixel_mm)) for mm in in_plane_mm)
+        half = (self.slices_mm[-1] - self.slices_mm[0]) / max(len(self.slices_mm) - 1, 1) / 2
+        if not self.slices_mm[0] - half <= x <= self.slices_mm[-1] + half:
+            return False
+        inside = 0 <= row < self.size[0] and 0 <= column < self.size[1]
+        return inside and bool(self.inside[int(np.argmin(np.abs(self.slices_mm - x))), row, column])
+
     def tiles(self) -> list[tuple[int, int]]:
         """(row, column) of the first pixel of every tile that covers the images; negative where a tile is larger."""
         tile, overlap = self.preprocessing.tile, self.preprocessing.overlap

@@ -1,15 +1,14 @@
-"""Discs are found where they are, between voxels and slices, in curved and long spines.
-
-The network is an oracle: it is shown the heat maps that it should draw, so that what is tested is everything around it.
-"""
+"""Discs are found where they are, between voxels and slices, in curved and long spines, by an oracle of a network."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from disc_oracle import ShowsItsInput, field_of_view, images_of, oracle, spine
 from torch import Tensor, nn
 
 from NeuraxisLib.errors import CancelledError
@@ -18,58 +17,14 @@ from NeuraxisLib.volume import Volume
 from SpineDiscLabelLib.evidence import DiscPredictor, Evidence, look
 from SpineDiscLabelLib.locate import candidates_of, mid_sagittal_band, peaks
 from SpineDiscLabelLib.preprocessing import PUBLISHED, SagittalPreprocessing
-from SpineDiscLabelLib.sagittal import SagittalImages, sagittal_images
-from SpineDiscLabelLib.targets import heat_maps
-
-
-class ShowsItsInput(nn.Module):
-    """What it is shown, at a quarter of the size, as the scores of a disc network; counts what it looked at."""
-
-    looked_at = 0
-
-    def scores(self, x: Tensor) -> list[Tensor]:
-        ShowsItsInput.looked_at += len(x)
-        return [nn.functional.avg_pool2d(x, 4)]
-
-
-class HeatMapsOf(SagittalImages):
-    """Sagittal images that show a network the heat maps of known discs."""
-
-    discs_ras_mm: np.ndarray
-    numbers: list[int]
-
-    def stack(self, positions_mm, tile):
-        return heat_maps(self.preprocessing, self.from_ras(self.discs_ras_mm), self.numbers, positions_mm, tile)
-
-
-def spine(numbers: range, lean_mm: float = 0.0, top_mm: float = 0.0) -> np.ndarray:
-    """Disc centres (n, 3) RAS mm, 16 to 36 mm apart, curved forward and backward, and to the side by ``lean_mm``."""
-    gaps = np.array([16 + 20 * (number - 2) / 23 for number in numbers])
-    down = np.concatenate([[0], np.cumsum(gaps[:-1])])
-    share = down / max(down[-1], 1)
-    return np.stack([lean_mm * np.sin(np.pi * share), 18 * np.sin(2 * np.pi * share), top_mm - down], axis=1)
+from SpineDiscLabelLib.sagittal import sagittal_images
 
 
 def seen(
-    volume: Volume, discs: np.ndarray, numbers: range, preprocessing: SagittalPreprocessing | None = None
+    volume: Volume, discs: np.ndarray, numbers: Sequence[int | None], preprocessing: SagittalPreprocessing | None = None
 ) -> Evidence:
     """The evidence of an oracle that knows the discs."""
-    plain = sagittal_images(volume, preprocessing or SagittalPreprocessing())
-    images = HeatMapsOf(**{field.name: getattr(plain, field.name) for field in fields(plain)})
-    object.__setattr__(images, "discs_ras_mm", discs)
-    object.__setattr__(images, "numbers", list(numbers))
-    ShowsItsInput.looked_at = 0
-    return look(images, DiscPredictor(ShowsItsInput(), "cpu", "float32"))
-
-
-def field_of_view(slices: int, gap_mm: float, rows: int, columns: int, pixel_mm: float, top_mm: float) -> Volume:
-    """An empty sagittal series about the mid plane, whose first row lies at ``top_mm``."""
-    matrix = np.eye(4)
-    matrix[:3, 0] = (0, -pixel_mm, 0)
-    matrix[:3, 1] = (0, 0, -pixel_mm)
-    matrix[:3, 2] = (gap_mm, 0, 0)
-    matrix[:3, 3] = (-gap_mm * (slices - 1) / 2, pixel_mm * columns / 2, top_mm)
-    return Volume(np.zeros((slices, rows, columns), np.int16), matrix)
+    return look(images_of(volume, discs, numbers, preprocessing), oracle())
 
 
 def assert_found(evidence: Evidence, discs: np.ndarray, numbers: range, across_mm: float = 1.0) -> None:
@@ -149,7 +104,7 @@ def test_equal_neighbours_are_one_peak():
 def test_cancel_is_obeyed():
     plain = sagittal_images(field_of_view(9, 4.0, 300, 240, 1.0, 0.0), SagittalPreprocessing())
     with pytest.raises(CancelledError):
-        look(plain, DiscPredictor(ShowsItsInput(), "cpu", "float32"), Progress(cancelled=lambda: True))
+        look(plain, oracle(), Progress(cancelled=lambda: True))
 
 
 def test_scores_are_blended_without_seams():

@@ -1,0 +1,70 @@
+"""Whether an image lies in the patient as its header says: a network that knows spines sees more the right way up.
+
+Networks of the display frame are trained on spines that stand upright and face left. The strongest slab is shown to
+the network once more upside down, back to front, and both; where it then names clearly more discs, the header is wrong.
+Right and left cannot be told apart in this way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from NeuraxisLib.errors import GeometryError
+from SpineDiscLabelLib.locate import peaks
+
+if TYPE_CHECKING:
+    from SpineDiscLabelLib.evidence import DiscPredictor, Evidence
+
+#: How the images may be turned: rows reversed, columns reversed, and what that makes of a person.
+TURNS = ((True, False, "upside down"), (False, True, "back to front"), (True, True, "upside down and back to front"))
+#: The header is called wrong if a turned image shows this many times the evidence of named discs, and so much more.
+CLEARLY, AT_LEAST = 1.6, 1.5
+
+
+def require_right_way(evidence: Evidence, predictor: DiscPredictor, threshold: float) -> None:
+    """Raise GeometryError if the network names clearly more discs in the image turned another way.
+
+    Args:
+        evidence: what was seen as the header says.
+        predictor: of the same network.
+        threshold: strength from which something is a disc.
+    """
+    images, shown = evidence.images, evidence.images.preprocessing
+    if shown.frame != "display" or not evidence.strength.any():
+        return
+    tile, slab = _best_view(evidence)
+    plain = images.stack([images.positions_mm[slab]], tile)
+    turned = [np.flip(plain, [2] * down + [3] * back) for down, back, _ in TURNS]
+    views = np.ascontiguousarray(np.concatenate([plain, *turned]))
+    sums = np.zeros(len(views))
+    for numbers, scores in predictor.batches(lambda numbers: views[numbers], len(views), stage="Checking the header"):
+        sums[numbers] = [_named_evidence(one, shown.levels, threshold, 4 * shown.pixel_mm) for one in scores]
+    best = int(np.argmax(sums[1:]))
+    if sums[1 + best] > max(CLEARLY * sums[0], sums[0] + AT_LEAST):
+        raise GeometryError(
+            f"The spine lies {TURNS[best][2]} in the image, so its header names wrong directions; correct the "
+            "orientation in the header, or export the series again."
+        )
+
+
+def _best_view(evidence: Evidence) -> tuple[tuple[int, int], int]:
+    """The tile and slab with the most evidence."""
+    slab = int(np.argmax(evidence.strength.sum(axis=(1, 2))))
+    rows, columns = evidence.strength[slab].sum(axis=1), evidence.strength[slab].sum(axis=0)
+    side = evidence.images.preprocessing.tile // 4
+
+    def inside(tile: tuple[int, int]) -> float:
+        top, left = ((start - corner) // 4 for start, corner in zip(tile, evidence.corner))
+        return float(rows[top : top + side].sum() * columns[left : left + side].sum())
+
+    return max(evidence.images.tiles(), key=inside), slab
+
+
+def _named_evidence(scores: np.ndarray, levels: int, threshold: float, pixel_mm: float) -> float:
+    """Sum over all discs in (classes, rows, columns) of the evidence for the level that each looks most like."""
+    scores = np.clip(scores, 0, 1)
+    strength = scores[levels] if len(scores) > levels else scores.max(axis=0)
+    found = peaks(strength[None], threshold, (1.0, pixel_mm, pixel_mm))
+    return float(sum(scores[:levels, row, column].max() for _, row, column in found))

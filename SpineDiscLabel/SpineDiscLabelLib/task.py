@@ -1,0 +1,59 @@
+"""The disc task as every door of the product sees it; importing it imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from NeuraxisLib.errors import InputError
+from NeuraxisLib.task import Progress, Task
+
+if TYPE_CHECKING:
+    from NeuraxisLib.models import ModelFile
+    from NeuraxisLib.result import Result
+    from NeuraxisLib.volume import Volume
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+#: Names of the inputs: the main image, and another contrast of the same spine.
+IMAGE, SECOND = "mr", "second"
+
+
+def _option(default, help_text: str):
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class DiscOptions:
+    """Options of the disc task. A negative number means: as the model file says."""
+
+    device: str = _option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    precision: str = _option("auto", "auto, float32 or bfloat16; auto takes bfloat16 where it is faster and agrees.")
+    threshold: float = _option(-1.0, "Evidence from which a place is a candidate; negative: the model's.")
+    lowest: str = _option("", "Name of the lowest disc in view where you know it, such as L5/S1; the chain obeys.")
+    highest: str = _option("", "Name of the highest disc in view where you know it, such as C2/C3; the chain obeys.")
+    check_direction: bool = _option(True, "Refuse an image whose header seems to name wrong directions.")
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"There is no precision '{self.precision}'; choose one of: {', '.join(PRECISIONS)}.")
+        if self.threshold >= 1 or self.threshold == 0:
+            raise InputError(f"The threshold lies between 0 and 1, not at {self.threshold:g}; correct it.")
+
+
+def _run(inputs: dict[str, Volume], model: ModelFile, options: DiscOptions, progress: Progress) -> Result:
+    from SpineDiscLabelLib.pipeline import run
+
+    return run(inputs, model, options, progress)
+
+
+TASK = Task(
+    name="discs",
+    title="Label discs",
+    inputs={IMAGE: "a sagittal T1 or T2 MR of a spine", SECOND: "another contrast of the same spine, in its place"},
+    optional=frozenset({SECOND}),
+    options_type=DiscOptions,
+    resources=Path(__file__).resolve().parent / "Resources",
+    run=_run,
+    originals="SpineDiscLabelLib.networks.originals:ORIGINALS",
+)
