@@ -30,6 +30,7 @@ from NeuraxisLib import __version__  # noqa: E402
 from NeuraxisLib.atomic import atomic_write, output_error  # noqa: E402
 from NeuraxisLib.errors import InputError  # noqa: E402
 from NeuraxisLib.process import usable_cores  # noqa: E402
+from StrokeCTPLib.colour_scales import parse_ranges  # noqa: E402
 from Training.command import DONE, FAULT, SOME_LEFT_OUT, finish, run_command  # noqa: E402
 from Training.data_checks import check_set, in_words, names  # noqa: E402
 from Training.layouts import LAYOUTS, get_layout  # noqa: E402
@@ -92,6 +93,14 @@ def _add_meanings(group: argparse._ArgumentGroup) -> None:
     add("--patients", type=Path, metavar="CSV", help="columns id,patient: who was scanned, where the data do not say")
     add("--image-suffix", default="", metavar="TEXT", help="bids: which images (default: ct)")
     add("--mask-filter", default="", metavar="TEXT", help="bids: text in the names of the masks to take")
+    add("--colours", choices=("keep", "numbers"), default="keep",
+        help="stavanger: keep the maps in colours, as the published networks read them, or turn them into numbers by "
+             "their colour bar (default: %(default)s)")  # fmt: skip
+    add("--ranges", default="", metavar="MAP=TOP,...",
+        help="maps, stavanger: values at the upper ends of the colour bars, cbf=100,tmax=12")  # fmt: skip
+    add("--disc-points", choices=("posterior", "centre"), default="posterior",
+        help="spine-generic, sct-discs: where the labels lie in the discs; those at the back edge are moved to the "
+             "centre (default: %(default)s)")  # fmt: skip
     add("--keep-patient-ids", action="store_true", help="store patients as they are called, not as pseudonyms")
 
 
@@ -128,7 +137,8 @@ def _work(options: argparse.Namespace) -> int:
         raise InputError(f"The store '{options.output.name}' must end in .h5; give it that ending.")
     told = LayoutOptions(
         options.spacing_mm, options.unit, options.truth, options.annotations, tuple(options.lists), options.patients,
-        options.binary, options.ignored, options.image_suffix, options.mask_filter,
+        options.binary, options.ignored, options.image_suffix, options.mask_filter, options.colours,
+        tuple(sorted(parse_ranges(options.ranges).items())), options.disc_points,
     )  # fmt: skip
     if not options.source.exists():
         raise InputError(f"'{options.source.name}' was not found; check the name.")
@@ -244,7 +254,8 @@ def _judge(findings: list[Finding], own: list[Finding], stored: int, options: ar
 
 def _provenance(options: argparse.Namespace, findings: list[Finding], left_out: list[str]) -> dict:
     """How the store came to be; no path and no patient."""
-    said = ("layout", "unit", "spacing_mm", "binary", "ignored", "brain", "split", "folds", "seed", "allow_leaks")
+    said = ("layout", "unit", "spacing_mm", "binary", "ignored", "brain", "split", "folds", "seed", "allow_leaks",
+            "colours", "ranges", "disc_points")  # fmt: skip
     return {
         "made_by": f"neuraxis {__version__} prepare",
         "date": date.today().isoformat(),

@@ -19,7 +19,12 @@ LAYOUTS = {
     "slexnet-png": ("Training.layouts.slexnet_png", "SLEX-Net: brain/PATIENT/N.png and label/PATIENT/N.png"),
     "slexnet-h5": ("Training.layouts.slexnet_h5", "SLEX-Net: data_{train,val,test}/SUBJECT_SLICE.h5 stacks"),
     "drunet": ("Training.layouts.drunet", "DR-UNet: images/N.png and masks/N.png, one slice each"),
+    "stavanger": ("Training.layouts.stavanger", "Stavanger: colour-coded CT perfusion maps and their ground truth"),
+    "maps": ("Training.layouts.maps_table", "CT perfusion maps listed in a CSV: folders of files, DICOM or results"),
     "bids": ("Training.layouts.bids", "BIDS: sub-*/... images, masks in derivatives/*/sub-*/..."),
+    "spine-generic": ("Training.layouts.spine_points", "BIDS with single-voxel disc labels in derivatives"),
+    "sct-discs": ("Training.layouts.spine_points", "NAME.nii.gz with NAME_label-disc.nii.gz in the numbers of the SCT"),
+    "spine-masks": ("Training.layouts.spine_masks", "spine MR with masks of vertebrae, canal and discs, as SPIDER"),
 }
 
 

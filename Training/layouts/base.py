@@ -105,6 +105,9 @@ class LayoutOptions:
         binary: every marked voxel counts as label 1, whatever its value.
         ignored: value of the masks that means "nobody knows".
         image_suffix, mask_filter: which of several images and masks of a BIDS subject to take.
+        colours: ``"keep"`` stores maps in colours as pictures, ``"numbers"`` reads them by their colour bar.
+        ranges: (map, value at the upper end of its colour bar) pairs.
+        disc_points: where single-voxel disc labels lie: ``"posterior"``, at the back edge, or ``"centre"``.
     """
 
     spacing_mm: tuple[float, float, float] | None = None
@@ -117,6 +120,9 @@ class LayoutOptions:
     ignored: int | None = None
     image_suffix: str = ""
     mask_filter: str = ""
+    colours: str = "keep"
+    ranges: tuple[tuple[str, float], ...] = ()
+    disc_points: str = "posterior"
 
 
 def natural(text: str) -> list:
