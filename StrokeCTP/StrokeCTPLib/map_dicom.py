@@ -29,7 +29,7 @@ from StrokeCTPLib.colour_maps import ColourBar, find_bar, invert, palette_bar
 from StrokeCTPLib.colour_scales import check_range, full_scale
 from StrokeCTPLib.map_dicom_tags import stated_columns, stated_range
 from StrokeCTPLib.map_names import kind_of
-from StrokeCTPLib.map_pictures import upright_matrix
+from StrokeCTPLib.map_pictures import grey_intensity, upright_matrix
 from StrokeCTPLib.map_units import MAP_UNITS, FoundMap, unit_factor
 
 PARAMETRIC, NUMBERS, PALETTE, COLOURS = range(4)
@@ -43,6 +43,14 @@ class MapSeries:
     form: int
     series: Series
     first: Dataset
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it bears just the name of its map, unlike the same map by another method beside it."""
+        if self.form == PARAMETRIC:
+            return quantity_of(mapping_of(self.first)).label.lower() == self.kind
+        own = stated_columns(self.first) is not None
+        return own and self.series.info.description.lower().startswith(f"{self.kind} ")
 
     @property
     def name(self) -> str:
@@ -93,6 +101,7 @@ def _best(series: list[MapSeries]) -> list[MapSeries]:
     for kind in MAP_UNITS:
         entries = [entry for entry in series if entry.kind == kind]
         best = [entry for entry in entries if entry.form == min(entry.form for entry in entries)]
+        best = [entry for entry in best if entry.is_main] or best
         if len(best) > 1 and kind == "mip":
             continue  # angiography has such series too; no map is lost
         if len(best) > 1:
@@ -197,6 +206,12 @@ def _left_out(entry: MapSeries) -> list[str]:
 
 
 def _read_colours(entry: MapSeries, ranges: Mapping[str, float], spacing_mm) -> FoundMap:
+    if entry.kind == "mip":
+        headers, matrix, origins, notes = _placed(entry, spacing_mm)
+        values, note = grey_intensity(np.stack([_rgb(header, entry.name) for header in headers]))
+        return FoundMap(
+            "mip", Volume(values, matrix, slice_origins_ras=origins), "HU", entry.name, None, [*notes, note]
+        )
     stated = stated_range(entry.first, entry.kind)
     scale = check_range(stated) if stated and entry.kind not in ranges else full_scale(entry.kind, ranges, entry.name)
     headers, matrix, origins, notes = _placed(entry, spacing_mm)

@@ -75,7 +75,8 @@ def read_pictures(
         volume = Volume(inverted.values, matrix, MAP_UNITS[kind])
         found.append(FoundMap(kind, volume, volume.unit, kind.upper(), inverted.confidence, notes))
     if "mip" in folders:
-        found.append(_intensity(stacks["mip"], matrix, last_column))
+        values, note = grey_intensity(stacks["mip"], last_column)
+        found.append(FoundMap("mip", Volume(values, matrix, "HU"), "HU", "MIP", notes=[note]))
     return found
 
 
@@ -84,14 +85,17 @@ def upright_matrix(spacing_mm: tuple[float, float, float]) -> np.ndarray:
     return np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
 
 
-def _intensity(rgb: np.ndarray, matrix: np.ndarray, end: int) -> FoundMap:
-    """The grey maximum-intensity image; its window was not published, only its greys matter to the networks."""
+def grey_intensity(rgb: np.ndarray, end: int | None = None) -> tuple[np.ndarray, str]:
+    """HU of a maximum-intensity image in greys (k, h, w, 3), NaN where black and from column ``end`` on, and a note.
+
+    Its window was not published; only its greys matter to the networks.
+    """
     grey = rgb.astype(np.float32).mean(axis=-1)
     low, high = MIP_RANGE_HU
     values = np.where(grey > BLACK, low + (high - low) * grey / 255, np.float32(np.nan)).astype(np.float32)
-    values[:, :, end:] = np.nan
+    values[:, :, end if end is not None else values.shape[2] :] = np.nan
     note = f"The greys of MIP were taken as {low:g} to {high:g} HU, as the networks show them; they are no measured HU."
-    return FoundMap("mip", Volume(values, matrix, "HU"), "HU", "MIP", notes=[note])
+    return values, note
 
 
 def _map_folders(folder: Path) -> dict[str, Path]:

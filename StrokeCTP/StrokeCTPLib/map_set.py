@@ -89,7 +89,7 @@ def read_map_set(
     """
     progress = progress or Progress()
     source, read = _reader(path, spacing_mm)
-    found = [in_field_unit(entry) for entry in read(progress, ranges or {})]
+    found, notes = _in_field_units(read(progress, ranges or {}))
     progress(1.0, "Reading maps")
     if not found:
         raise InputError(f"{_called(path)} holds no perfusion map; name files or series after their maps (CBF, Tmax).")
@@ -101,7 +101,7 @@ def read_map_set(
         for entry in found
         if entry.confidence is not None
     }
-    notes = list(dict.fromkeys(note for entry in found for note in entry.notes)) + left_out
+    notes += [*dict.fromkeys(note for entry in found for note in entry.notes), *left_out]
     return MapSet(maps, source, notes, confidence).require(required)
 
 
@@ -154,6 +154,19 @@ def _reader(path, spacing_mm: tuple[float, float, float] | None) -> tuple[str, R
 
 def _called(path) -> str:
     return f"'{Path(path).name}'" if isinstance(path, (str, os.PathLike)) else "The choice of files"
+
+
+def _in_field_units(found: list[FoundMap]) -> tuple[list[FoundMap], list[str]]:
+    """The maps in their units; a maximum-intensity image that cannot be HU is left out, with a note."""
+    kept, notes = [], []
+    for entry in found:
+        try:
+            kept.append(in_field_unit(entry))
+        except InputError:
+            if entry.kind != "mip":
+                raise
+            notes.append(f"{entry.name} is no maximum-intensity image in HU and was left out.")
+    return kept, notes
 
 
 def _on_one_grid(found: list[FoundMap]) -> tuple[list[FoundMap], list[str]]:

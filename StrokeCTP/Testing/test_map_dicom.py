@@ -232,6 +232,17 @@ def test_pictures_that_do_not_say_where_they_are(tmp_path):
     assert any("does not say where its slices lie" in note for note in found.notes)
 
 
+def test_intensity_pictures_are_kept_as_greys_and_others_left_out(tmp_path):
+    grey = np.where(brain(), 102, 0).astype(np.uint8)
+    write(scalar_series(values("tmax"), "Tmax"), tmp_path)
+    write(colour_series(np.repeat(grey[..., None], 3, -1), "CTP MIP"), tmp_path)
+    found = read_map_set(tmp_path)
+    assert np.allclose(found.maps["mip"].array[brain()], 150 * 102 / 255)
+    write(scalar_series(np.full((SLICES, SIDE, SIDE), 1000.0), "MIP", slope=1), tmp_path)
+    found = read_map_set(tmp_path)  # no HU of a head: left out, but the maps are there
+    assert list(found.maps) == ["tmax"] and any("was left out" in note for note in found.notes)
+
+
 def test_maps_of_different_series_grids(tmp_path):
     write(scalar_series(values("tmax"), "Tmax"), tmp_path)
     write(scalar_series(values("cbf")[:, ::2, ::2], "CBF"), tmp_path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
-from map_series import TOPS, brain, values
+from map_series import SLICES, TOPS, brain, values, volume
 from test_map_set import LABELS, NAMES, write_our_result
 from typer.testing import CliRunner
 
@@ -16,7 +18,7 @@ from NeuraxisLib.result import Result, ScalarMap
 from NeuraxisLib.result_folder import write_result
 from NeuraxisLib.task import Progress
 from StrokeCTPLib.map_set import read_map_set
-from StrokeCTPLib.map_writing import FORMATS, export_maps
+from StrokeCTPLib.map_writing import FORMATS, export_maps, write_maps
 from Testing.dicom_series import CANARY, gantry_tilt, mixed_spacing, oblique_head
 
 #: Maps of the quicker tests.
@@ -53,6 +55,20 @@ def test_pictures_of_a_result_come_back_by_their_bar(tmp_path, scale):
         assert array.shape == truth.shape and np.array_equal(np.isfinite(array), brain())
         assert np.nanmax(np.abs(array - truth)) <= 0.0055 * TOPS[name]  # half a row of a bar of 96 rows
         assert found.confidence[name].array[brain()].min() > 0.9
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_maps_by_several_methods_side_by_side(tmp_path, form):
+    """The map that bears just its name is the one that is read; the others are written beside it."""
+    shown = {name: replace(volume("cbf"), array=share * values("cbf")) for name, share in
+             (("cbf_model", 0.7), ("cbf", 1.0), ("cbf_calibrated", 0.8))}  # fmt: skip
+    maps = {name: ScalarMap(one, "Cerebral blood flow", (0, 100)) for name, one in shown.items()}
+    maps["doubt"] = ScalarMap(volume("cbf").like(brain().astype(np.float32)), "Doubt", (0, 1))
+    paths = write_maps(maps, tmp_path / "dicom", form)
+    assert len(paths) == 4 * (1 if form == "parametric" else SLICES)
+    found = read_map_set(tmp_path / "dicom")
+    assert list(found.maps) == ["cbf"]
+    assert np.nanmax(np.abs(found.maps["cbf"].array - values("cbf"))) <= (0 if form == "parametric" else 0.55)
 
 
 def test_what_the_standard_requires_of_pictures(tmp_path):
