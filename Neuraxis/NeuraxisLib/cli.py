@@ -185,7 +185,7 @@ def in_words(measurement: Measurement, with_segment: bool = True) -> str:
     if measurement.value is None:
         return f"{name}: undefined"
     low_high = " ({} to {})".format(*map(_number, measurement.interval)) if measurement.interval else ""
-    unit = "" if measurement.unit in measurement.name.lower() else f" {measurement.unit}"
+    unit = "" if measurement.unit in ("", *measurement.name.lower().split()) else f" {measurement.unit}"
     return f"{name}: {_number(measurement.value)}{unit}{low_high}"
 
 

@@ -27,6 +27,14 @@ _SAMPLES = 1500
 
 
 @dataclass(frozen=True)
+class Spread:
+    """SD of what maps show of equal tissue: of its flow, as a share of it, and of its lag in s."""
+
+    flow: float = 0.0
+    lag_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How to draw the line between core and penumbra in this patient.
 
@@ -36,7 +44,9 @@ class Calibration:
         plain_rcbf: the threshold of the standard engine that it stands for.
         noise_hu: SD of the smoothed tissue curves. separation: of flows APART, in SD.
         tmax_s: what tissue on the line of Tmax of the standard engine has in the map of this cut.
-        line_delay_s: delay in the model maps that such tissue has.
+        line_delay_s: delay in the model maps that such tissue has. plain_tmax_s: that line of the standard engine.
+        spread, plain_spread: what noise does to single voxels on the line, in the maps of this cut and of the
+            standard engine.
     """
 
     cut: float
@@ -46,6 +56,9 @@ class Calibration:
     separation: float
     tmax_s: float
     line_delay_s: float
+    plain_tmax_s: float = 6.0
+    spread: Spread = Spread()
+    plain_spread: Spread = Spread()
 
 
 def noise_of(curves: torch.Tensor, most: int = 20000) -> float:
@@ -88,7 +101,10 @@ def calibrate(
     share = _height(line * slow + noise, operator) / _height(flow * normal + noise, operator)
     lag, lag_standard = (float(find_peaks(_tensor(slow[None]), o).lag_s[0]) for o in (operator, standard))
     delay_s = ISCHAEMIC_DELAY_S + tmax_s - lag_standard
-    return Calibration(cut, share, plain_rcbf, noise_hu, separation, tmax_s + lag - lag_standard, delay_s)
+    spreads = (_spread(line * slow + noise, one) for one in (operator, standard))
+    return Calibration(
+        cut, share, plain_rcbf, noise_hu, separation, tmax_s + lag - lag_standard, delay_s, tmax_s, *spreads
+    )
 
 
 def _unit_tissue(artery: np.ndarray, step_s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -109,3 +125,11 @@ def _heights(curves: np.ndarray, operator: Operator) -> np.ndarray:
 def _height(curves: np.ndarray, operator: Operator) -> float:
     """Median flow that an operator shows for curves (n, t)."""
     return float(np.median(_heights(curves, operator)))
+
+
+def _spread(curves: np.ndarray, operator: Operator) -> Spread:
+    """Spread of equal tissue's curves (n, t); by quartiles, as a lag that jumps to a peak of noise is no SD."""
+    peaks = find_peaks(_tensor(curves), operator)
+    low, middle, high = np.percentile(peaks.height.numpy(), (25, 50, 75))
+    early, late = np.percentile(peaks.lag_s.numpy(), (25, 75))
+    return Spread(float((high - low) / 1.349 / max(middle, 1e-12)), float((late - early) / 1.349))

@@ -20,6 +20,8 @@ K_H = (1 - HAEMATOCRIT_LARGE) / (1 - HAEMATOCRIT_SMALL)
 K_H_OVER_DENSITY = K_H / DENSITY_G_ML
 #: Fewer baseline frames than this are flagged; a mean brain curve that rises by less is no bolus.
 LEAST_BASELINE_FRAMES, LEAST_RISE_HU = 3, 2.0
+#: A start that lies higher than this share of the bolus above what follows it is no baseline.
+LEAST_BASELINE = 0.25
 #: Relative spread of frame gaps up to which frames count as equally spaced.
 REGULAR_TOLERANCE = 0.1
 #: Frames further apart than this are not joined by splines, which would swing between them.
@@ -51,13 +53,15 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     neighbouring frames in the first third, so that a late arrival does not inflate it.
 
     Raises:
-        InputError: fewer than five frames, values that are not finite, or a rise below 2 HU (no contrast).
+        InputError: fewer than five frames, values that are not finite, a rise below 2 HU (no contrast), or contrast
+            from the first frame on (no baseline).
     """
     curve, times = np.asarray(curve_hu, float), np.asarray(times_s, float)
     if len(curve) < 5 or curve.shape != times.shape or not np.isfinite(curve).all():
         raise InputError("The perfusion series has too few usable frames (at least 5); load the whole acquisition.")
     smooth = np.convolve(np.pad(curve, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
     peak = int(smooth.argmax())
+    _require_baseline(smooth, peak)
     early = curve[: max(3, min(peak + 1, len(curve) // 3))]
     start = float(np.median(curve[: max(2, min(peak, 4))])) if peak > 1 else float(curve[0])
     noise = float(np.median(np.abs(np.diff(early)))) / 0.954
@@ -73,6 +77,17 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     if len(frames) > 3 and abs(curve[0] - np.median(curve[frames[1:]])) > max(5 * noise, 1.0):
         frames = frames[1:]
     return Arrival(frame, float(times[frame]), tuple(frames), rise, noise)
+
+
+def _require_baseline(smooth: np.ndarray, peak: int) -> None:
+    """Refuse a curve whose first frames lie above what is left when the bolus has passed: contrast was there before."""
+    left = float(smooth[peak:].min())
+    height = float(smooth[peak]) - left
+    if height >= LEAST_RISE_HU and float(np.median(smooth[: max(1, min(peak, 3))])) - left > LEAST_BASELINE * height:
+        raise InputError(
+            "Contrast is in the brain from the first frame on, so there is no baseline to measure it from; load the "
+            "acquisition with its first frames."
+        )
 
 
 def concentration(frames_hu: torch.Tensor, arrival: Arrival) -> torch.Tensor:
@@ -129,11 +144,12 @@ def to_regular(frames: torch.Tensor, times_s: np.ndarray, regular_s: np.ndarray)
     times = np.repeat(times[:, None], frames.shape[1], 1) if times.ndim == 1 else times
     if len(regular_s) == len(times) and np.abs(times - regular_s[:, None]).max() < 0.02 * np.diff(regular_s).mean():
         return frames
-    slices = [
-        torch.tensordot(torch.from_numpy(resampling_matrix(t, regular_s)).float(), part.float(), 1)
-        for t, part in zip(times.T, frames.unbind(1))
-    ]
-    return torch.stack(slices, 1)
+    whole = not frames.dtype.is_floating_point  # HU stay whole: half the memory, and rounding hides in the noise
+    result = frames.new_empty((len(regular_s), *frames.shape[1:]))
+    for k, (t, part) in enumerate(zip(times.T, frames.unbind(1))):
+        values = torch.tensordot(torch.from_numpy(resampling_matrix(t, regular_s)).float(), part.float(), 1)
+        result[:, k] = values.round_() if whole else values
+    return result
 
 
 def chunks(values: torch.Tensor, width: int) -> tuple[torch.Tensor, ...]:

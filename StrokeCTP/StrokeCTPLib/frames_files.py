@@ -47,7 +47,7 @@ def read_image_frames(
     matrix = fit_times(values, volume.array.shape[:2], name if values is own_times else "The times file")
     volume, matrix = _in_order(volume, matrix, warnings)
     matrix = checked_times(matrix, name)
-    array, notes = _as_hu(volume.array, name)
+    array, notes = as_hu(volume.array, name)
     meta = {**volume.meta, "warnings": [*volume.meta.get("warnings", []), *warnings], "modality": "CT"}
     volume = Volume(array, volume.ijk_to_ras, "HU", None, matrix.mean(axis=1), meta)
     return make_frames(volume, matrix, f"a 4-D {meta['format']} file", source, {}, notes)
@@ -93,7 +93,7 @@ def _in_order(volume: Volume, times_s: np.ndarray, warnings: list[str]) -> tuple
     return Volume(volume.array[order], volume.ijk_to_ras, volume.unit, meta=volume.meta), times_s[order]
 
 
-def _as_hu(array: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
+def as_hu(array: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
     """The values with padding set to air; refused where they cannot be HU."""
     sample = array[:, :, ::2, ::2]
     low, high, bright = sample.min(), sample.max(), float(np.mean(sample > _BRIGHT_HU))

@@ -34,6 +34,7 @@ class LesionRules:
             hypoperfused. rcbf: share of the reference flow below which hypoperfused tissue is core.
         normal_s: reference tissue lies on the other side and below this Tmax (model: half of it, in delay).
         smallest_ml, smallest_core_ml: smaller components are dropped. median_px: in-plane median on the delay map.
+        grade_shift_s: what the grades of Tmax are moved by, where the family's Tmax differs from the plain one.
     """
 
     family: str = "calibrated"
@@ -43,6 +44,7 @@ class LesionRules:
     smallest_ml: float = 3.0
     smallest_core_ml: float = 1.0
     median_px: int = 3
+    grade_shift_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ def rules_for(maps: PerfusionMaps, family: str = "calibrated") -> LesionRules:
         raise InputError(f"No family of maps is called {family!r}; choose {', '.join(FAMILIES)}.")
     rules = LesionRules(family)
     if family == "calibrated":
-        return replace(rules, rcbf=maps.calibration.rcbf, late_s=maps.calibration.tmax_s)
+        late_s = maps.calibration.tmax_s
+        shift_s = late_s - maps.calibration.plain_tmax_s
+        return replace(rules, rcbf=maps.calibration.rcbf, late_s=late_s, grade_shift_s=shift_s)
     return replace(rules, late_s=maps.calibration.line_delay_s) if family == "model" else rules
 
 
@@ -121,12 +125,12 @@ def find_lesions(
 def graded_volumes_ml(
     tmax: np.ndarray, allowed: np.ndarray, voxel_ml: np.ndarray, rules: LesionRules
 ) -> dict[float, float]:
-    """Volume in mL above every grade of TMAX_GRADES_S, shifted as the family's own threshold is from 6 s."""
+    """Volume in mL above every grade of TMAX_GRADES_S, moved by the rules' shift."""
     from scipy import ndimage
 
     smooth = ndimage.median_filter(tmax, (1, rules.median_px, rules.median_px))
-    shift = rules.late_s - 6.0 if rules.family == "calibrated" else 0.0
-    masks = {s: clean(allowed & (smooth > s + shift), voxel_ml, rules.smallest_ml, allowed) for s in TMAX_GRADES_S}
+    shift_s = rules.grade_shift_s
+    masks = {s: clean(allowed & (smooth > s + shift_s), voxel_ml, rules.smallest_ml, allowed) for s in TMAX_GRADES_S}
     return {s: volume_ml(mask, voxel_ml) for s, mask in masks.items()}
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib.smoothing import blur
 
@@ -25,6 +26,8 @@ BLUR_PX, BLUR_SLICES = 1.5, 0.4
 EDGE = 1
 #: Displacements up to this (mm, anywhere in the head) are left; beyond the others they are flagged or past repair.
 LEFT_MM, FLAGGED_MM, BEYOND_MM = 0.5, 3.0, 25.0
+#: Densities in HU that count as bone where movement is looked for, and the least that is movement.
+BONE_HU, MOVED_MM = (300.0, 1500.0), 0.2
 #: Distance from the middle at which displacements are judged, and correlation a corrected frame must reach.
 HEAD_RADIUS_MM, LEAST_CORRELATION = 80.0, 0.8
 
@@ -48,14 +51,25 @@ class Motion:
     beyond_repair: np.ndarray
 
 
-def correct_motion(frames: Volume, reference: int = 3, device: str = "cpu") -> tuple[Volume, Motion]:
-    """Frames (t, k, j, i) in HU brought to the position of the first ``reference`` frames' mean, and the motion."""
+def correct_motion(
+    frames: Volume,
+    reference: int = 3,
+    device: str = "cpu",
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Volume, Motion]:
+    """Frames (t, k, j, i) in HU brought to the position of the first ``reference`` frames' mean, and the motion.
+
+    ``in_place`` writes into the given array, for acquisitions of which there is no room for a second one.
+    """
     spacing = np.array(frames.spacing_mm)
-    motion = estimate_motion(frames.array, spacing, reference, device)
+    progress = progress or Progress()
+    motion = estimate_motion(frames.array, spacing, reference, device, progress.part(0.0, 0.8))
     if not motion.corrected.any():
         return frames, motion
-    array = frames.array.copy()
+    array = frames.array if in_place else frames.array.copy()
     for frame in np.flatnonzero(motion.corrected):
+        progress(0.8 + 0.2 * frame / len(array), "Correcting motion")
         image = torch.as_tensor(frames.array[frame], device=device).float()[None]
         matrix = torch.from_numpy(motion.matrices[frame]).float().to(device)[None]
         moved, _ = _resampled(image, matrix, _points(image.shape[1:], spacing, device), spacing)
@@ -64,12 +78,54 @@ def correct_motion(frames: Volume, reference: int = 3, device: str = "cpu") -> t
     return replace(frames, array=array), motion
 
 
-def estimate_motion(array: np.ndarray, spacing_mm: np.ndarray, reference: int = 3, device: str = "cpu") -> Motion:
+def has_moved(array: np.ndarray, spacing_mm: np.ndarray, reference: int = 3) -> bool:
+    """Whether the skull in frames (t, k, j, i) leaves where it was in the first ones; far quicker than registration.
+
+    Every slice's bone has a centre, a radius, a direction and an amount. A shift moves the centres, a tilt moves them
+    apart, a turn changes the direction, and a shift along the slices the radius and the amount, as a skull narrows
+    upward. Movement is a change of any of these by more than MOVED_MM (2 % of the amount), as root mean square over
+    the slices.
+    """
+    places = np.array([_bone_places(frame, np.asarray(spacing_mm)) for frame in array])
+    if not np.isfinite(places).any(axis=(0, 1)).all():
+        return True  # no bone to judge by
+    change = places - places[:reference].mean(0)
+    return bool(np.sqrt(np.nanmean(change**2, axis=1)).max() > MOVED_MM)
+
+
+def _bone_places(frame: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """(k, 5) of every slice's bone, in mm: centre (row, column), radius, direction times radius, log of the amount.
+
+    Not a number where a slice holds no bone.
+    """
+    weight = np.clip(frame, *BONE_HU).astype(np.float32) - BONE_HU[0]
+    rows, columns = np.arange(weight.shape[1]) * spacing_mm[1], np.arange(weight.shape[2]) * spacing_mm[0]
+    by_row, by_column = weight.sum(2, dtype=np.float64), weight.sum(1, dtype=np.float64)
+    total = by_row.sum(1)
+    total[total == 0] = np.nan
+    row, column = by_row @ rows / total, by_column @ columns / total
+    rows_square, columns_square = by_row @ rows**2 / total - row**2, by_column @ columns**2 / total - column**2
+    crossed = np.einsum("kji,j,i->k", weight, rows, columns, optimize=True) / total - row * column
+    radius = np.sqrt(rows_square + columns_square)
+    # a turn by a small angle changes the crossed moment by the angle times the difference of the two squares
+    direction = crossed / np.maximum(np.abs(rows_square - columns_square), 0.1 * radius**2) * radius
+    return np.stack([row, column, radius, direction, 10 * np.log(total)], 1)
+
+
+def estimate_motion(
+    array: np.ndarray,
+    spacing_mm: np.ndarray,
+    reference: int = 3,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Motion:
     """Measure the motion of frames (t, k, j, i); ``spacing_mm`` is (column, row, slice)."""
+    progress = progress or Progress()
     matrices = torch.eye(4, device=device).repeat(len(array), 1, 1)
-    for grid_mm in GRIDS_MM:
+    for number, grid_mm in enumerate(GRIDS_MM):
+        part = progress.part(number / len(GRIDS_MM), (number + 1) / len(GRIDS_MM))
         images, spacing = _coarse(array, spacing_mm, grid_mm, device)
-        matrices, correlation = _registered(images, images[:reference].mean(0), spacing, matrices)
+        matrices, correlation = _registered(images, images[:reference].mean(0), spacing, matrices, part)
     found = matrices.cpu().numpy().astype(float)
     reach = HEAD_RADIUS_MM * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 0.5], [0, 0, -0.5]])
     moved = reach @ found[:, :3, :3].transpose(0, 2, 1) + found[:, None, :3, 3] - reach
@@ -98,7 +154,7 @@ def _coarse(array: np.ndarray, spacing_mm: np.ndarray, grid_mm: float, device: s
 
 
 def _registered(
-    images: torch.Tensor, fixed: torch.Tensor, spacing_mm: np.ndarray, matrices: torch.Tensor
+    images: torch.Tensor, fixed: torch.Tensor, spacing_mm: np.ndarray, matrices: torch.Tensor, progress: Progress
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Gauss-Newton from given matrices; the outermost slices, which motion takes out of view, do not count."""
     points = _points(fixed.shape, spacing_mm, fixed.device)
@@ -108,7 +164,8 @@ def _registered(
     jacobian = _jacobian(fixed, points, spacing_mm) * counted.flatten()[:, None]
     normal = jacobian.T @ jacobian
     solve = torch.linalg.solve(normal + 1e-6 * normal.diagonal().mean() * torch.eye(6).to(normal), jacobian.T)
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        progress(step / STEPS, "Measuring motion")
         moved, inside = _resampled(images, matrices, points, spacing_mm)
         matrices = matrices @ torch.linalg.inv(_rigid((moved - fixed.flatten()).mul_(inside) @ solve.T))
     moved, inside = _resampled(images, matrices, points, spacing_mm)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from NeuraxisLib.errors import InputError
+from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib.arterial_input import ArterialInput, Contrast, find_arterial_input
 from StrokeCTPLib.brain_mask import BrainRegions, find_brain
@@ -151,24 +152,28 @@ def prepare(
     options: PerfusionOptions | None = None,
     regions: BrainRegions | None = None,
     device: str = "cpu",
+    progress: Progress | None = None,
 ) -> Prepared:
     """Check times, find brain, arrival and baseline, bring frames to regular times and smooth them."""
-    options = options or PerfusionOptions()
+    options, progress = options or PerfusionOptions(), progress or Progress()
     times = frames.frame_times_s if times_s is None else times_s
     if frames.array.ndim != 4 or times is None or len(times) != len(frames.array):
         raise InputError("A perfusion series needs frames with one time each; give the times of all frames.")
     require_frames(times)
     regular = regular_times(times)
+    progress(0.0, "Finding the brain")
     array = to_regular(torch.as_tensor(frames.array), times, regular).numpy()
     regions = regions or find_brain(array[:3].mean(0), frames.spacing_mm)
     mean = np.array([frame[regions.tissue].mean(dtype=np.float64) for frame in array])
     arrival = find_arrival(mean, regular)
     scan = Contrast(array, array[list(arrival.baseline_frames)].mean(0, dtype=np.float32))
-    parts = [
-        _smoothed(array[:, slab], regions.tissue[slab], arrival, options, frames.spacing_mm, device)
-        for slab in _slabs(array.shape)
-    ]
-    curves = torch.cat(parts)
+    counts = regions.tissue.sum(axis=(1, 2))
+    curves = torch.empty((int(counts.sum()), len(array)), device=device)
+    for slab in _slabs(array.shape):
+        progress(0.2 + 0.8 * slab.start / array.shape[1], "Smoothing")
+        first = int(counts[: slab.start].sum())
+        part = _smoothed(array[:, slab], regions.tissue[slab], arrival, options, frames.spacing_mm, device)
+        curves[first : first + len(part)] = part
     return Prepared(
         curves, scan, regions, arrival, regular, np.asarray(times, float), noise_of(curves), frames.spacing_mm
     )
@@ -199,34 +204,59 @@ def _smoothed(
     return curves_of(images, mask)
 
 
-def maps_of(prepared: Prepared, arterial: ArterialInput, options: PerfusionOptions | None = None) -> PerfusionMaps:
-    """All maps for an artery: called again when the user has chosen another one."""
-    options = options or PerfusionOptions()
-    artery, times = arterial.curve_hu, prepared.times_s
+def maps_of(
+    prepared: Prepared,
+    arterial: ArterialInput,
+    options: PerfusionOptions | None = None,
+    earlier: PerfusionMaps | None = None,
+    progress: Progress | None = None,
+) -> PerfusionMaps:
+    """All maps for an artery: called again when the user has chosen another one.
+
+    ``earlier`` are maps of the same artery by the same methods: then only what rests on the thresholds is new.
+    """
+    options, progress = options or PerfusionOptions(), progress or Progress()
+    artery, times, tissue = arterial.curve_hu, prepared.times_s, prepared.regions.tissue
     step_s = float(times[1] - times[0])
-    svd = deconvolution_maps(prepared.curves, artery, times, prepared.arrival, options)
-    model = model_maps(prepared, artery, options)
-    standard = svd["cbf"]
-    if (options.deconvolution, options.strength) != ("bsvd", None):
-        standard = find_peaks(prepared.curves, circulant_operator(artery, step_s)).height * 6000 * K_H_OVER_DENSITY
-    normal = standard[(svd["tmax"] < 4) & (svd["cbv"] < VESSEL_CBV)]
-    reference = float(normal.median()) if len(normal) else float(standard.median())
+    if earlier is None:
+        progress(0.0, "Deconvolving")
+        found = deconvolution_maps(prepared.curves, artery, times, prepared.arrival, options)
+        svd = {name: _image(values, tissue) for name, values in found.items()}
+        progress(0.3, "Fitting the model")
+        model = {name: _image(values, tissue) for name, values in model_maps(prepared, artery, options).items()}
+    else:
+        svd, model = earlier.svd, earlier.model
+    progress(0.8, "Calibrating")
+    reference = _reference_flow(prepared, artery, step_s, svd, options)
     calibration = calibrate(artery, step_s, prepared.noise_hu, reference, options.plain_rcbf, options.tmax_s)
     peaks = find_peaks(prepared.curves, circulant_operator(artery, step_s, calibration.cut, oversampling=2))
     calibrated = {"cbf": peaks.height * 6000 * K_H_OVER_DENSITY, "tmax": peaks.lag_s.clamp(min=0)}
-    families = ({n: _image(v, prepared.regions.tissue) for n, v in maps.items()} for maps in (svd, model, calibrated))
-    flags = find_flags(prepared.source_times_s, prepared.arrival, arterial, prepared.noise_hu)
     return PerfusionMaps(
-        *families,
+        svd,
+        model,
+        {name: _image(values, tissue) for name, values in calibrated.items()},
         calibration=calibration,
         arrival=prepared.arrival,
         arterial=arterial,
-        tissue=prepared.regions.tissue,
+        tissue=tissue,
         inside=prepared.regions.inside,
         times_s=times,
         noise_hu=prepared.noise_hu,
-        flags=flags,
+        flags=find_flags(prepared.source_times_s, prepared.arrival, arterial, prepared.noise_hu),
     )
+
+
+def _reference_flow(
+    prepared: Prepared, artery: np.ndarray, step_s: float, svd: dict[str, np.ndarray], options: PerfusionOptions
+) -> float:
+    """Median flow of normal tissue by the standard bSVD, whatever the maps' own deconvolution."""
+    tissue = prepared.regions.tissue
+    standard = torch.from_numpy(svd["cbf"][tissue])
+    if (options.deconvolution, options.strength) != ("bsvd", None):
+        peaks = find_peaks(prepared.curves, circulant_operator(artery, step_s))
+        standard = peaks.height.cpu() * 6000 * K_H_OVER_DENSITY
+    normal = standard[torch.from_numpy((svd["tmax"] < 4) & (svd["cbv"] < VESSEL_CBV))[torch.from_numpy(tissue)]]
+    return float(normal.median()) if len(normal) else float(standard.median())
 
 
 def deconvolution_maps(
