@@ -33,9 +33,9 @@ from SpineDiscLabelLib.anatomy import (
 
 LEVELS = max(len(form.numbers) for form in FORMS)
 #: Steps upward that a candidate keeps: at first the strongest in reach, then those that may lie on a chain.
-MOST_FIRST_STEPS, MOST_STEPS = 14, 8
+MOST_FIRST_STEPS, MOST_STEPS = 12, 4
 #: A step counts as possible from this posterior on in the first pass.
-NEGLIGIBLE = 1e-6
+NEGLIGIBLE = 1e-5
 #: Price of every disc skipped, and how much better a step that fits is than a chance one (both as factors).
 SKIP_WEIGHT, FIT_REWARD = 0.03, 6.0
 #: Relative SD of a step at which an exact fit is worth just the reward; where less is expected, it is worth less.
