@@ -155,7 +155,7 @@ def sagittal_images(volume: Volume, preprocessing: SagittalPreprocessing) -> Sag
     slices_mm = volume.slice_positions_mm - volume.slice_positions_mm[0]
     origin = axes.T @ np.array([volume.slice_positions_mm[0], first[1], first[0]])
     return SagittalImages(
-        planes=np.stack([rows[k] @ plane.astype(np.float32) @ columns[k].T for k, plane in enumerate(volume.array)]),
+        planes=_resampled(volume.array, rows, columns),
         inside=(rows.sum(axis=2) > 0.5)[:, :, None] & (columns.sum(axis=2) > 0.5)[:, None, :],
         slices_mm=slices_mm,
         positions_mm=_positions(slices_mm, preprocessing.slab_mm),
@@ -166,6 +166,19 @@ def sagittal_images(volume: Volume, preprocessing: SagittalPreprocessing) -> Sag
         back_columns=back[0],
         preprocessing=preprocessing,
     )
+
+
+def _resampled(array: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(K, R, C) float32 slices: ``rows`` (K, R, J) times ``array`` (K, J, I) times ``columns`` (K, C, I) transposed."""
+    from scipy.sparse import csr_array
+
+    def thin(weights: np.ndarray) -> list[csr_array]:
+        """One matrix per slice, or one for all where they share it."""
+        return [csr_array(weights[0])] * len(weights) if weights.strides[0] == 0 else list(map(csr_array, weights))
+
+    along, across = thin(rows), thin(columns)
+    planes = (one @ np.ascontiguousarray(plane, np.float32) for one, plane in zip(along, array))
+    return np.stack([(one @ np.ascontiguousarray(plane.T)).T for one, plane in zip(across, planes)])
 
 
 def _positions(slices_mm: np.ndarray, slab_mm: float) -> np.ndarray:
