@@ -11,16 +11,23 @@ from NeuraxisLib.panel import model_card
 
 
 class ModelChooser:
-    """The list of models (``modelComboBox``) with the card of the chosen one (``modelCardLabel``)."""
+    """The list of models (``modelComboBox``) with the card of the chosen one (``modelCardLabel``).
 
-    def __init__(self, ui: Any):
-        self._ui, self._cards = ui, {}
+    Args:
+        ui: the widgets of the .ui file, by name.
+        without: what the list calls the choice of no model, in a module that can do without; empty for none.
+    """
+
+    def __init__(self, ui: Any, without: str = ""):
+        self._ui, self._without, self._cards = ui, without, {}
 
     def fill(self, models: Sequence[Any], chosen: str) -> None:
         """List the models and choose one by name, the first if there is none of that name."""
         box = self._ui.modelComboBox
         blocked = box.blockSignals(True)
         box.clear()
+        if self._without:
+            box.addItem(self._without, "")
         for model in models:
             box.addItem(model.title, model.name)
         box.blockSignals(blocked)
@@ -38,7 +45,9 @@ class ModelChooser:
     def show_card(self) -> str:
         """Show the card of the chosen model; returns its name, empty if there is none."""
         name = self._ui.modelComboBox.currentData or ""
-        self._ui.modelCardLabel.text = self._cards.get(name, "No model is installed.")
+        nothing = "" if self._without else "No model is installed."
+        self._ui.modelCardLabel.text = self._cards.get(name, nothing)
+        self._ui.modelCardLabel.visible = bool(self._ui.modelCardLabel.text)
         return name
 
 

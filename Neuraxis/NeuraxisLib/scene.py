@@ -305,6 +305,22 @@ def _oriented_image(mask: np.ndarray, source):
     return image
 
 
+def redraw_segments(segmentation: slicer.vtkMRMLSegmentationNode, labels: np.ndarray, source) -> None:
+    """Give the segments of a result another shape: ``labels`` (k, j, i) as in its label table; surfaces are dropped.
+
+    Nothing but the shapes changes, so that this can follow a slider.
+    """
+    was = segmentation.StartModify()
+    segmentation.RemoveClosedSurfaceRepresentation()
+    for segment_id in segmentation.GetSegmentation().GetSegmentIDs():
+        segment, mask = segmentation.GetSegmentation().GetSegment(segment_id), labels == int(segment_id.split("_")[-1])
+        if mask.any():
+            segment.AddRepresentation("Binary labelmap", _oriented_image(mask, source))
+        else:
+            segment.RemoveRepresentation("Binary labelmap")
+    segmentation.EndModify(was)
+
+
 def show_3d(segmentation: slicer.vtkMRMLSegmentationNode, shown: bool) -> None:
     """Show or hide the segments as surfaces; they are computed when first shown (about a second)."""
     if shown:

@@ -76,6 +76,16 @@ def voxel_curve(node: slicer.vtkMRMLNode, voxel_kji: tuple[int, int, int]) -> np
     return np.array([slicer.util.arrayFromVolume(frame)[voxel_kji] for frame in frames], float)
 
 
+def array_of(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    """(k, j, i) voxels of a volume where they lie; not to be changed."""
+    return slicer.util.arrayFromVolume(volume)
+
+
+def value_at(volume: slicer.vtkMRMLVolumeNode, voxel_kji: tuple[int, int, int]) -> float:
+    """The value of one voxel of a scalar volume."""
+    return float(slicer.util.arrayFromVolume(volume)[voxel_kji])
+
+
 def voxel_at(volume: slicer.vtkMRMLVolumeNode, ras_mm: tuple[float, float, float]) -> tuple[int, int, int] | None:
     """(k, j, i) of the voxel at a point of the world; None outside the image."""
     ijk = np.rint((np.linalg.inv(ijk_to_world(volume)) @ [*ras_mm, 1.0])[:3]).astype(int)
@@ -108,6 +118,20 @@ def add_sequence(frames: Volume, name: str) -> slicer.vtkMRMLSequenceNode:
     browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", scene.GenerateUniqueName(f"{name} browser"))
     browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
     return sequence
+
+
+def add_volume(volume: Volume, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """A 3-D image as a scalar volume node with its place and the unit of its values."""
+    volume = volume.regular()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
+    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(volume.array))
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(volume.ijk_to_ras))
+    if volume.unit:
+        unit = slicer.vtkCodedEntry()
+        unit.SetValueSchemeMeaning(volume.unit, "UCUM", volume.unit)
+        node.SetVoxelValueUnits(unit)
+    node.CreateDefaultDisplayNodes()
+    return node
 
 
 # -- inside ---------------------------------------------------------------------------------------------------

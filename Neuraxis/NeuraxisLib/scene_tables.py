@@ -23,7 +23,8 @@ def measurement_table(measurements: list[Measurement]) -> Table:
     several = len({m.segment for m in measurements if m.segment}) > 1
     rows = []
     for m in measurements:
-        name = f"{m.segment}: {m.name}" if m.segment and several else m.name
+        told = not several or m.name.startswith(m.segment)
+        name = m.name if told else f"{m.segment}: {m.name}"
         counted = m.unit in ("", "slices") and m.value is not None and float(m.value).is_integer()
         value = str(int(m.value)) if counted else _number(m.value)
         interval = "" if m.interval is None else f"{_number(m.interval[0])} to {_number(m.interval[1])}"

@@ -107,15 +107,24 @@ def slice_node_of(tag: str) -> slicer.vtkMRMLSliceNode | None:
 
 def put_in_view(tag: str, background: slicer.vtkMRMLVolumeNode | None) -> None:
     """Let one slice view show a volume and nothing over it."""
-    composite = composite_of(tag)
+    composite, volume_id = composite_of(tag), background.GetID() if background is not None else None
     if composite is None:
         return
-    composite.SetBackgroundVolumeID(background.GetID() if background is not None else None)
     composite.SetForegroundVolumeID(None)
     composite.SetLabelVolumeID(None)
+    if composite.GetBackgroundVolumeID() == volume_id:
+        return
+    composite.SetBackgroundVolumeID(volume_id)
     bar = slicer.modules.colors.logic().GetColorLegendDisplayNode(background) if background is not None else None
     if bar is not None:
         bar.Modified()  # a legend looks for its volume in the views only when it changes itself
+
+
+def show_background(tag: str, volume: slicer.vtkMRMLVolumeNode | None) -> None:
+    """Let one slice view show a volume under what lies over it."""
+    composite = composite_of(tag)
+    if composite is not None:
+        composite.SetBackgroundVolumeID(volume.GetID() if volume is not None else None)
 
 
 def align(layout: MapLayout, volume: slicer.vtkMRMLVolumeNode) -> None:

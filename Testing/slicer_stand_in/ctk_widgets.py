@@ -72,7 +72,10 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
 
 class ctkSliderWidget(QtWidgets.QWidget):
-    """A slider and a spin box with one value between ``minimum`` and ``maximum``."""
+    """A slider and a spin box with one value between ``minimum`` and ``maximum``.
+
+    Without ``tracking``, a slider that is being dragged tells ``valueIsChanging`` and, when let go, ``valueChanged``.
+    """
 
     valueChanged = QtCore.Signal(float)
     valueIsChanging = QtCore.Signal(float)
@@ -88,6 +91,8 @@ class ctkSliderWidget(QtWidgets.QWidget):
         layout.addWidget(self._spin)
         self._spin.valueChanged.connect(self._spin_moved)
         self._slider.valueChanged.connect(self._slider_moved)
+        self._slider.sliderReleased.connect(self._released)
+        self._told = self._spin.value
         self._set_range()
 
     def _set_range(self) -> None:
@@ -105,7 +110,18 @@ class ctkSliderWidget(QtWidgets.QWidget):
         was = self._slider.blockSignals(True)
         self._slider.setValue(round((value - self._spin.minimum) / self._span() * 1000))
         self._slider.blockSignals(was)
+        if self._slider.sliderDown and not self._values.get("tracking", True):
+            self.valueIsChanging.emit(value)
+        else:
+            self._tell(value)
+
+    def _tell(self, value: float) -> None:
+        self._told = value
         self.valueChanged.emit(value)
+
+    def _released(self) -> None:
+        if self._spin.value != self._told:
+            self._tell(self._spin.value)
 
     def _slider_moved(self, position: int) -> None:
         self._spin.setValue(self._spin.minimum + position / 1000 * self._span())

@@ -1,0 +1,171 @@
+"""What the panels of clinical modules do alike: their life with the scene, runs, installing, report and folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from NeuraxisLib import RESEARCH_USE_NOTICE
+from NeuraxisLib.panel import device_choices
+from NeuraxisLib.run_panel import RunPanel
+
+POLL_INTERVAL_MS = 100
+
+
+class ModulePanel(VTKObservationMixin):
+    """The common part of a module's Widget, which makes it in ``setup`` and hands its life on to it.
+
+    Args:
+        widget: the module's Widget. It gives ``refresh()``, ``preselect()`` (choose what is not chosen yet), and
+            ``follow()`` and ``unfollow()`` (what it observes while it is open).
+        logic: of the module, with ``getParameterNode``, ``poll``, ``cancel``, ``stop``, ``missingPackages`` and
+            ``installPackages``; its parameter node has a ``device``.
+
+    Attributes:
+        ui: the widgets of the module's .ui file, by name.
+        parameterNode: what they are bound to; None while the module is closed.
+        run: the :class:`~NeuraxisLib.run_panel.RunPanel`.
+    """
+
+    def __init__(self, widget: Any, logic: Any):
+        VTKObservationMixin.__init__(self)
+        top = slicer.util.loadUI(widget.resourcePath(f"UI/{widget.moduleName}.ui"))
+        widget.layout.addWidget(top)
+        self.ui = slicer.util.childWidgetVariables(top)
+        top.setMRMLScene(slicer.mrmlScene)
+        self._widget, self._logic = widget, logic
+        self.parameterNode = self._guiTag = None
+        self._timer = qt.QTimer()
+        self._timer.interval = POLL_INTERVAL_MS
+        self.run = RunPanel(self.ui, logic, self._timer, self.say, self.refresh)
+        self.ui.noticeLabel.text = RESEARCH_USE_NOTICE
+        for name, title in device_choices().items():
+            self.ui.deviceComboBox.addItem(title, name)
+        self._timer.connect("timeout()", self.run.on_timer)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.installButton.connect("clicked(bool)", self.onInstall)
+        self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Follow the scene from now on; called at the end of ``setup``."""
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._sceneCloses)
+        self.addObserver(scene, scene.EndCloseEvent, self._sceneReady)
+        self.addObserver(scene, scene.EndImportEvent, self._sceneReady)
+        self.enter()
+
+    def enter(self) -> None:
+        """The user opens the module: bind to the scene's parameter node."""
+        self._bind(self._logic.getParameterNode())
+        self._widget.preselect()
+        self.refresh()
+
+    def exit(self) -> None:
+        """The user leaves the module; a run goes on."""
+        self._bind(None)
+
+    def cleanup(self) -> None:
+        """The panel goes: nothing is left running."""
+        self.run.drop()
+        self._bind(None)
+        self.removeObservers()
+        self._logic.stop()
+
+    def _sceneCloses(self, caller, event) -> None:
+        """The nodes are about to go: a run under way has nowhere to put its result."""
+        self.run.cancel()
+        self._bind(None)
+
+    def _sceneReady(self, caller, event) -> None:
+        """The scene is empty again, or one was loaded, perhaps with results in it."""
+        if self._widget.parent.isEntered:
+            self.enter()
+
+    def _bind(self, parameterNode) -> None:
+        if self.parameterNode is not None:
+            self.parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self.parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
+            self._widget.unfollow()
+        self.parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
+            self._widget.follow()
+
+    def refresh(self, caller: Any = None, event: Any = None) -> None:
+        """Let the widget say what the parameter node and the scene hold, if it is open."""
+        if self.parameterNode is not None:
+            self._widget.refresh()
+
+    # -- what every panel shows ---------------------------------------------------------------------------------
+
+    def say(self, message: str) -> None:
+        """A sentence in the status line."""
+        self.ui.statusLabel.text = message
+        slicer.util.showStatusMessage(message, 5000)
+
+    def refreshStart(self, whyNot: str, toolTip: str) -> None:
+        """Missing packages, and whether a run can start.
+
+        Args:
+            whyNot: sentence on why the input cannot be computed on; empty if it can.
+            toolTip: of the button that starts a run.
+        """
+        ui, missing = self.ui, self._logic.missingPackages()
+        ui.deviceComboBox.setCurrentIndex(max(0, ui.deviceComboBox.findData(self.parameterNode.device)))
+        ui.installFrame.visible = bool(missing)
+        ui.installLabel.text = _("Needed before the first run: {packages}.").format(packages=", ".join(missing))
+        reason = _("Install the missing packages first.") if missing else whyNot
+        ui.applyButton.enabled = not reason and not self.run.is_running
+        ui.applyButton.toolTip = reason or toolTip
+        ui.cancelButton.enabled = self.run.is_running
+
+    def onDeviceChosen(self, index: int | None = None) -> None:
+        """Another device was picked."""
+        if self.parameterNode is not None and self.ui.deviceComboBox.currentData:
+            self.parameterNode.device = self.ui.deviceComboBox.currentData
+
+    def startRun(self, begin: Callable[..., Any], done: str, then: Callable[[Any], None] | None = None) -> None:
+        """Start a run; the panel stays alive.
+
+        Args:
+            begin: called with onDone, onFailed and onCancelled; returns the handle.
+            done: what to say when it is done.
+            then: called with the result's nodes after that.
+        """
+        words = {"starting": _("Starting"), "cancelling": _("Cancelling"), "done": done}
+        self.run.start(begin, {**words, "cancelled": _("Cancelled; nothing was changed.")}, then)
+        self.refresh()
+
+    def onCancel(self, checked: bool = False) -> None:
+        """Cancel the run."""
+        self.run.cancel()
+
+    def onInstall(self, checked: bool = False) -> None:
+        """Install what is missing, after asking."""
+        with slicer.util.tryWithErrorDisplay(_("Installation failed."), waitCursor=True):
+            self.say(self._logic.installPackages())
+        self.refresh()
+
+    def copyReport(self, folder: Path, target: str) -> None:
+        """Copy the report of a result folder to where the user wants it."""
+        try:
+            shutil.copyfile(folder / "report.html", target)
+        except OSError as error:
+            self.say(_("The report was not saved ({reason}); choose another place.").format(reason=error.strerror))
+            return
+        self.say(_("Report saved."))
+
+    def openFolder(self, folder: Path) -> None:
+        """Open a folder in the file browser."""
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
