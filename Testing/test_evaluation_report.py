@@ -30,8 +30,8 @@ pytest.importorskip("matplotlib")
 Picture = pytest.importorskip("PIL.Image")
 FILES = {
     "cases.csv", "summary.csv", "summary.json", "differences.csv", "report.html", "table_drunet.csv",
-    "table_hemseg.csv", "table_slex.csv", "plots/box.svg", "plots/bland_altman.svg", "plots/correlation.svg",
-    "plots/reliability.svg", *(f"overlays/{name}.png" for name in TRUTHS),
+    "table_hemseg.csv", "table_slex.csv", "table_stavanger.csv", "plots/box.svg", "plots/bland_altman.svg",
+    "plots/correlation.svg", "plots/reliability.svg", *(f"overlays/{name}.png" for name in TRUTHS),
     *(f"animations/{name}.gif" for name in TRUTHS),
 }  # fmt: skip
 WRONG = {"small": box(slice(12, 22)), "large": TRUTHS["large"], "clean": box(slice(0, 2))}

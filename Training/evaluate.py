@@ -22,6 +22,7 @@ for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "St
 from NeuraxisLib import RESEARCH_USE_NOTICE  # noqa: E402
 from NeuraxisLib.errors import InputError  # noqa: E402
 from NeuraxisLib.task import TASKS, Progress, get_task  # noqa: E402
+from StrokeCTPLib.networks.classes import STRUCTURES  # noqa: E402
 from Training.command import SOME_LEFT_OUT, finish, run_command  # noqa: E402
 from Training.progress import ProgressLine  # noqa: E402
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from Training.evaluation.scores import Score
     from Training.evaluation.summary import Evaluation
 
+#: Task whose models are judged on perfusion maps of a store.
+STROKE = "stroke"
 RULE_NAMES = ("neuraxis", "instance", "legacy_hemseg", "legacy_drunet", "legacy_slex")
 
 EPILOG = """\
@@ -46,6 +49,8 @@ examples:
   python Training/evaluate.py --model "MC dropout=a.safetensors,uncertainty=mc_dropout" \\
       --model "Ensemble=a.safetensors,uncertainty=ensemble,ensemble=b.safetensors,c.safetensors" \\
       --store cases.h5 --output uncertainty
+  python Training/evaluate.py --task stroke --structure core --model Starter=stroke.safetensors --model syngo=syngo \
+      --model DEFUSE=defuse3 --store maps.h5 --split test --output core
   python Training/evaluate.py --results mine=results --truth truths --images scans --rules legacy_hemseg --output h
 """
 
@@ -74,7 +79,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--tolerance-mm", type=float, nargs="+", metavar="MM", help="tolerances of the surface distance NSD")
     add("--bands-ml", type=float, nargs="+", metavar="ML", help="edges of the volume bands (default: 5 30 60)")
     add("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
-    add("--task", default=next(iter(TASKS)), help="task of the models (default: %(default)s)")
+    add("--task", default=next(iter(TASKS)), choices=sorted({*TASKS, STROKE}),
+        help="task of the models (default: %(default)s)")  # fmt: skip
+    add("--structure", choices=list(STRUCTURES), default="hypoperfused",
+        help="what of a stroke to judge: core, penumbra, or both together (default: %(default)s)")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add("--keep", type=Path, metavar="FOLDER", help="keep the models' result folders as FOLDER/NAME/CASE")
@@ -98,7 +106,8 @@ def evaluate(options: argparse.Namespace) -> int | None:
     changes = {"tolerances_mm": options.tolerance_mm, "bands_ml": options.bands_ml}
     changes = {name: tuple(values) for name, values in changes.items() if values}
     rules = rules_named(options.rules, seed=options.seed, **changes)
-    cases = open_cases(options.truth, tuple(options.split), options.images, options.groups)
+    values = STRUCTURES[options.structure] if options.task == STROKE else ()
+    cases = open_cases(options.truth, tuple(options.split), options.images, options.groups, values)
     methods = make_methods(options, cases)
     with ProgressLine() as line:
         evaluation, tables = write_evaluation(
@@ -190,6 +199,7 @@ def make_methods(options: argparse.Namespace, cases: Cases) -> list[Method]:
     """The methods of a command line, in its order; InputError or ModelError if one cannot be used."""
     from Training.evaluation.methods import FolderMethod, ModelMethod
     from Training.evaluation.output import file_stem
+    from Training.evaluation.stroke_methods import stroke_method
 
     if options.threads:
         import torch
@@ -203,9 +213,12 @@ def make_methods(options: argparse.Namespace, cases: Cases) -> list[Method]:
         if name in [method.name for method in made]:
             raise InputError(f"Two methods are called '{name}'; give each its own name.")
         if kind == "results":
-            made.append(FolderMethod(name, Path(place), cases.ids))
+            made.append(FolderMethod(name, Path(place), cases.ids, cases.values))
             continue
         model, settings = _model_and_options(place)
+        if options.task == STROKE:
+            made.append(stroke_method(name, model, {"device": options.device, **settings}, options.structure))
+            continue
         keep = options.keep / file_stem(name) if options.keep else None
         made.append(ModelMethod(name, get_task(options.task), model, {"device": options.device, **settings}, keep))
     return made

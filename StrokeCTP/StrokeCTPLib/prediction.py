@@ -67,34 +67,79 @@ def predict(
         CancelledError: the user cancelled.
     """
     began, progress = time.perf_counter(), progress or Progress()
-    chosen = {name: getattr(options, name, value) for name, value in DEFAULTS.items()}
     shown = MapPreprocessing.from_dict(model.header["preprocessing"])
     progress(0.0, "Preparing the maps")
     volume, order, arrays = _axial(maps, shown)
     known = np.any([np.isfinite(array) for name, array in arrays.items() if name != MIP], axis=0)
     grid = map_grid(volume, known, shown)
-    numbers = {name: chosen[name] for name in shown.scalars if chosen[name] is not None}
-    pictures = shown.images({name: on_grid(grid, array) for name, array in arrays.items()}, numbers)
+    numbers = _numbers(options, shown)
+    images = shown.images({name: on_grid(grid, array) for name, array in arrays.items()}, numbers)
+    probabilities, facts = _of_images(images, grid, known, model, options, progress)
+    facts |= {"scalars": numbers, "seconds": round(time.perf_counter() - began, 2)}
+    return np.stack([order.undo_array(part) for part in probabilities]), facts
+
+
+def predict_pictures(
+    colours: Mapping[str, Volume], model: ModelFile, options: Options | None = None, progress: Progress | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """As :func:`predict`, of maps that are pictures in the colours that the network learnt; nothing is read from them.
+
+    Args:
+        colours: name -> uint8 (3, k, j, i) red, green and blue, black outside the brain.
+        model, options, progress: see :func:`predict`.
+    """
+    began, progress = time.perf_counter(), progress or Progress()
+    shown = MapPreprocessing.from_dict(model.header["preprocessing"])
+    volume, order, arrays = _axial(colours, shown)
+    known = np.any([array.any(axis=0) for name, array in arrays.items() if name != MIP], axis=0)
+    grid = map_grid(volume, known, shown)
+    planes = [grid.forward(plane, outside=0.0) for array in arrays.values() for plane in array[::-1]]
+    numbers = _numbers(options, shown)
+    images = shown.pictures(np.rint(np.stack(planes, axis=1)), numbers)
+    probabilities, facts = _of_images(images, grid, known, model, options, progress)
+    facts |= {"scalars": numbers, "seconds": round(time.perf_counter() - began, 2)}
+    return np.stack([order.undo_array(part) for part in probabilities]), facts
+
+
+def _chosen(options: Options | None, name: str) -> Any:
+    return getattr(options, name, DEFAULTS[name])
+
+
+def _numbers(options: Options | None, shown: MapPreprocessing) -> dict[str, float]:
+    """The patient's numbers that the network reads, those that are given."""
+    return {name: value for name in shown.scalars if (value := _chosen(options, name)) is not None}
+
+
+def _of_images(
+    images: np.ndarray,
+    grid: SliceGrid,
+    known: np.ndarray,
+    model: ModelFile,
+    options: Options | None,
+    progress: Progress,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Probabilities on the axial grid of the maps, and facts, of what the network is shown."""
+    shown = MapPreprocessing.from_dict(model.header["preprocessing"])
     from NeuraxisLib.inference import predictor_for
     from StrokeCTPLib.networks.class_predictor import ClassPredictor
 
+    chosen = {name: _chosen(options, name) for name in ("device", "precision", "flip_averaging")}
     predictor = predictor_for(model, NETWORKS, chosen["device"], chosen["precision"], kind=ClassPredictor)
     _check_channels(model, predictor.network, shown)
-    found = tiled(predictor, pictures, shown.side, progress.part(0.1, 0.95), chosen["flip_averaging"])
+    found = tiled(predictor, images, shown.side, progress.part(0.1, 0.95), chosen["flip_averaging"])
     classes = classes_of(found.shape[1])
     probabilities = _back(grid, found, known)
     progress(1.0, "Predicting slices")
     facts = {
-        "classes": list(model.header.get("classes", classes)), "maps": list(shown.maps), "scalars": numbers,
-        "pixel_mm": shown.pixel_mm, "device": predictor.device, "precision": predictor.precision,
-        "seconds": round(time.perf_counter() - began, 2), "warnings": list(predictor.warnings),
+        "classes": list(model.header.get("classes", classes)), "maps": list(shown.maps), "pixel_mm": shown.pixel_mm,
+        "device": predictor.device, "precision": predictor.precision, "warnings": list(predictor.warnings),
     }  # fmt: skip
     if len(facts["classes"]) != len(probabilities):
         raise ModelError(
             f"The model '{model.name}' names {len(facts['classes'])} classes but its network has {len(probabilities)}; "
             "install it again."
         )
-    return np.stack([order.undo_array(part) for part in probabilities]), facts
+    return probabilities, facts
 
 
 def tiled(predictor: Any, pictures: np.ndarray, side: int, progress: Progress, flip: bool = False) -> np.ndarray:
@@ -134,7 +179,7 @@ def _axial(maps: Mapping[str, Volume], shown: MapPreprocessing) -> tuple[Volume,
                 "calculation."
             )
     volume, order = first.axial()
-    arrays = {name: order.apply_array(np.asarray(maps[name].array, np.float32)) for name in shown.maps}
+    arrays = {name: order.apply_array(np.asarray(maps[name].array)) for name in shown.maps}
     return volume, order, arrays
 
 

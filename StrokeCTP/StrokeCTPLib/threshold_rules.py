@@ -1,7 +1,8 @@
 """Published rules that mark core and penumbra by thresholds, for comparison with networks and with our own maps.
 
-Their limits are shares of the display range of the maps they were made on (stroke and disc specification 1.10), so
-that each rule belongs to those maps; on maps of another algorithm the same numbers mean something else.
+Most limits are shares of the display range of the maps they were made on (stroke and disc specification 1.10), so
+that each rule belongs to those maps; on maps of another algorithm the same numbers mean something else. The rule of the
+DEFUSE 3 trial has limits of another kind: a share of healthy tissue, and seconds (CT perfusion specification 2.10).
 """
 
 from __future__ import annotations
@@ -19,11 +20,19 @@ BACKGROUND, PENUMBRA, CORE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Limit:
-    """One comparison: ``map`` is ``below`` or above ``percent`` of its display range."""
+    """One comparison: ``map`` is ``below`` or above a number.
+
+    Attributes:
+        map: which.
+        number: percent of what ``of`` says, or for ``"values"`` a value in the unit of the map.
+        of: ``"range"`` of the display, ``"healthy"`` tissue's median (where Tmax is below :data:`HEALTHY_TMAX_S`), or
+            ``"values"``.
+    """
 
     map: str
-    percent: float
+    number: float
     below: bool = True
+    of: str = "range"
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,14 @@ class ThresholdRule:
     @property
     def maps(self) -> tuple[str, ...]:
         """The maps that the rule reads."""
-        return tuple(dict.fromkeys(limit.map for limit in (*self.core, *self.penumbra)))
+        limits = (*self.core, *self.penumbra)
+        reference = ["tmax"] if any(limit.of == "healthy" for limit in limits) else []
+        return tuple(dict.fromkeys([*(limit.map for limit in limits), *reference]))
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """The maps whose display range it needs."""
+        return tuple(dict.fromkeys(limit.map for limit in (*self.core, *self.penumbra) if limit.of == "range"))
 
 
 #: Name -> rule.
@@ -55,7 +71,14 @@ THRESHOLD_RULES: dict[str, ThresholdRule] = {
     "murphy_2006": ThresholdRule(
         "Murphy 2006", (Limit("cbf", 13.3), Limit("cbv", 18.8)), (Limit("cbf", 25), Limit("cbv", 35.8))
     ),
+    "defuse3": ThresholdRule(
+        "DEFUSE 3: CBF below 30 % of healthy tissue, Tmax above 6 s",
+        (Limit("cbf", 30, of="healthy"), Limit("tmax", 6.0, below=False, of="values")),
+        (Limit("tmax", 6.0, below=False, of="values"),),
+    ),
 }
+#: Tissue with an earlier Tmax is healthy, in rules that compare with it.
+HEALTHY_TMAX_S = 4.0
 
 
 def mark(
@@ -80,7 +103,7 @@ def mark(
     if rule not in THRESHOLD_RULES:
         raise InputError(f"There is no threshold rule '{rule}'; choose one of: {', '.join(THRESHOLD_RULES)}.")
     chosen = THRESHOLD_RULES[rule]
-    missing = next((name for name in chosen.maps if name not in maps or name not in ranges), None)
+    missing = next((n for n in chosen.maps if n not in maps or (n in chosen.ranges and n not in ranges)), None)
     if missing:
         raise InputError(f"The rule '{rule}' needs the map {missing.upper()} and its range; give it or choose another.")
     shapes = {np.shape(maps[name]) for name in chosen.maps} | ({brain.shape} if brain is not None else set())
@@ -89,14 +112,26 @@ def mark(
     labels = np.zeros(shapes.pop(), np.uint8)
     for value, limits in ((PENUMBRA, chosen.penumbra), (CORE, chosen.core)):
         if limits:
-            labels[np.logical_and.reduce([_keeps(limit, maps, ranges) for limit in limits])] = value
+            labels[np.logical_and.reduce([_keeps(limit, maps, ranges, brain) for limit in limits])] = value
     if brain is not None:
         labels[~brain.astype(bool)] = BACKGROUND
     return labels
 
 
-def _keeps(limit: Limit, maps: Mapping[str, np.ndarray], ranges: Mapping[str, tuple[float, float]]) -> np.ndarray:
-    low, high = ranges[limit.map]
-    bound = low + (high - low) * limit.percent / 100
+def _keeps(
+    limit: Limit,
+    maps: Mapping[str, np.ndarray],
+    ranges: Mapping[str, tuple[float, float]],
+    brain: np.ndarray | None,
+) -> np.ndarray:
     values = np.asarray(maps[limit.map])
+    if limit.of == "values":
+        bound = limit.number
+    elif limit.of == "healthy":
+        healthy = (np.asarray(maps["tmax"]) < HEALTHY_TMAX_S) & np.isfinite(values)
+        healthy = healthy if brain is None else healthy & brain.astype(bool)
+        bound = limit.number / 100 * float(np.median(values[healthy])) if healthy.any() else np.nan
+    else:
+        low, high = ranges[limit.map]
+        bound = low + (high - low) * limit.number / 100
     return values < bound if limit.below else values > bound

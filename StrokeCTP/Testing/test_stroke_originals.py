@@ -10,12 +10,17 @@ import pytest
 import torch
 
 from NeuraxisLib.checkpoint_fit import fitted, place_keras
+from NeuraxisLib.checkpoint_import import Card, import_checkpoint
 from NeuraxisLib.checkpoint_keras import read_keras
-from NeuraxisLib.errors import ModelError
+from NeuraxisLib.errors import InputError, ModelError
+from NeuraxisLib.models import load_model
+from NeuraxisLib.volume import Volume
+from StrokeCTPLib.map_preprocessing import MapPreprocessing
 from StrokeCTPLib.networks import NETWORKS
 from StrokeCTPLib.networks.configurations import CONFIGURATIONS, MAPS, MIP
 from StrokeCTPLib.networks.multi_input_vgg import MultiInputVGG
 from StrokeCTPLib.networks.originals import ORIGINALS, input_shape, keras_module
+from StrokeCTPLib.prediction import predict
 from Testing.keras_in_numpy import KerasInNumpy, pool, relu, write_keras
 
 SIDE, BASE = 64, 4
@@ -140,3 +145,27 @@ def test_layers_of_other_names_have_no_place():
     assert keras_module("block1_conv1") == "branches.cbf.vgg.convolutions.block1_conv1"
     assert keras_module("block5_conv3_mip") == "branches.mip.vgg.convolutions.block5_conv3"
     assert [keras_module(name) for name in ("conv2d_3", "block6_conv1_cbf", "block1_conv1_mtt")] == [None] * 3
+
+
+def test_imported_weights_become_a_model_that_predicts(tmp_path):
+    """By the way of ``neuraxis models import``: the task's table, the file's hash, a header that says all."""
+    keras, random = KerasInNumpy(5), np.random.default_rng(4)
+    images = {branch: random.uniform(0, 255, (SIDE, SIDE, 3)) for branch in MAPS}
+    stavanger(keras, images, [], numbered=False)
+    source = write_keras(tmp_path / "a.h5", keras.layers)
+    shown = MapPreprocessing(MAPS, (), SIDE, "colours", 3.0).to_dict()
+    output = tmp_path / "imported.safetensors"
+    header = import_checkpoint(
+        source, output, "Stavanger_F_Pm", {"base": BASE, "size": SIDE}, Card(preprocessing=shown)
+    )
+    assert header["task"] == "stroke" and header["labels"] == {"1": "Penumbra", "2": "Core"}
+    values = np.full((2, SIDE, SIDE), np.nan, np.float32)
+    values[:, 8:56, 8:56] = 5
+    maps = {name: Volume(values, np.diag([-3.0, -3.0, 5.0, 1.0])) for name in MAPS}
+    found, facts = predict(maps, load_model(output, "stroke"))
+    assert found.shape == (3, 2, SIDE, SIDE) and np.allclose(found.sum(axis=0), 1, atol=1e-5)
+    assert facts["classes"] == ["background", "penumbra", "core"]
+    with pytest.raises(InputError, match="does not take images of 12 channels"):
+        import_checkpoint(
+            source, tmp_path / "b.safetensors", "Stavanger_F_PmM", {"base": BASE}, Card(preprocessing=shown)
+        )

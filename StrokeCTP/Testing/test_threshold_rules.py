@@ -23,6 +23,7 @@ CASES = {
     "murphy_2006": [({"cbf": 13.2, "cbv": 1.12}, CORE), ({"cbf": 13.2, "cbv": 1.14}, PENUMBRA),
                     ({"cbf": 13.4, "cbv": 1.12}, PENUMBRA), ({"cbf": 24.9, "cbv": 2.14}, PENUMBRA),
                     ({"cbf": 24.9, "cbv": 2.16}, BACKGROUND), ({"cbf": 25.1, "cbv": 1}, BACKGROUND)],
+    "defuse3": [({"tmax": 6.1}, PENUMBRA), ({"tmax": 5.9}, BACKGROUND)],
 }  # fmt: skip
 
 
@@ -42,6 +43,16 @@ def test_outside_the_brain_and_without_values_nothing_is_marked():
     maps["cbv"][0, 0, 0] = np.nan
     brain = np.array([[[True, True], [True, False]]])
     assert mark("syngo", maps, brain).tolist() == [[[BACKGROUND, CORE], [CORE, BACKGROUND]]]
+
+
+def test_core_of_defuse_3_is_relative_to_healthy_tissue():
+    maps = {"cbf": np.full((1, 1, 5), 40.0), "tmax": np.array([[[1.0, 1, 9, 9, 1]]])}
+    maps["cbf"][0, 0] = [40, 50, 11.9, 12.1, 1000]  # healthy within the brain: 40 and 50 and, left out, a vessel
+    brain = np.array([[[True, False, True, True, False]]])
+    assert mark("defuse3", maps, brain).tolist() == [[[0, 0, CORE, PENUMBRA, 0]]]  # 30 % of 40
+    assert mark("defuse3", maps).tolist()[0][0][2:4] == [CORE, CORE]  # 30 % of 50, the median of all three
+    with pytest.raises(InputError, match="needs the map TMAX"):
+        mark("defuse3", {"cbf": maps["cbf"]})
 
 
 def test_other_display_ranges():

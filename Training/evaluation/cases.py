@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,9 @@ class Case:
         image: the scan, or None where it is not at hand (pictures then show masks only).
         known: bool (k, j, i), where the truth is known; None if everywhere.
         region: bool (k, j, i), the searched region for calibration; None for all voxels.
+        channels: name -> channel of an image of several, (k, j, i); empty for a plain image.
+        unit: of the image, as a store has it.
+        scalars: numbers of the patient.
     """
 
     id: str
@@ -39,6 +43,9 @@ class Case:
     image: Volume | None = None
     known: np.ndarray | None = None
     region: np.ndarray | None = None
+    channels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unit: str = ""
+    scalars: Mapping[str, float] = field(default_factory=dict)
 
 
 class Cases(Protocol):
@@ -48,18 +55,24 @@ class Cases(Protocol):
         name: of the store or folder, without its path.
         ids: the cases that have a truth.
         unjudged: case -> why it cannot be judged.
+        values: of the truth that are judged; all but 0 if empty.
     """
 
     name: str
     ids: list[str]
     unjudged: dict[str, str]
+    values: tuple[int, ...]
 
     def case(self, name: str) -> Case:
         """Read a case; NeuraxisError if it cannot be read."""
 
 
 def open_cases(
-    truth: Path, splits: tuple[str, ...] = (), images: Path | None = None, groups: Path | None = None
+    truth: Path,
+    splits: tuple[str, ...] = (),
+    images: Path | None = None,
+    groups: Path | None = None,
+    values: tuple[int, ...] = (),
 ) -> Cases:
     """Cases of a store (a file) or of a folder of truth files.
 
@@ -68,13 +81,14 @@ def open_cases(
         splits: only these splits of a store; all if empty.
         images: folder of ``<case>.*`` images for a folder of truths; None looks beside the truths.
         groups: CSV with the columns ``id`` and ``group``; a store has its own.
+        values: which values of the truth are the structure to judge; all but 0 if empty.
 
     Raises:
         InputError: nothing there, or no case with a truth.
     """
     if not truth.exists():
         raise InputError(f"The truth '{truth.name}' was not found; check the name and the folder.")
-    found: Cases = FolderCases(truth, images, groups) if truth.is_dir() else StoreCases(truth, splits)
+    found: Cases = FolderCases(truth, images, groups, values) if truth.is_dir() else StoreCases(truth, splits, values)
     if truth.is_dir() and splits:
         raise InputError("Splits are those of a store; a folder of truth files has none, so leave --split out.")
     if not found.ids:
@@ -85,10 +99,10 @@ def open_cases(
 class StoreCases:
     """Cases of a store. ``IGNORED`` voxels of the truth are judged nowhere."""
 
-    def __init__(self, path: Path, splits: tuple[str, ...] = ()):
+    def __init__(self, path: Path, splits: tuple[str, ...] = (), values: tuple[int, ...] = ()):
         from Training.store import Store
 
-        self._store, self.name = Store(path), path.name
+        self._store, self.name, self.values = Store(path), path.name, values
         wanted = self._store.of_split(*splits) if splits else self._store.ids
         self.ids = [name for name in wanted if self._store.info(name).has_truth]
         self.unjudged = {name: "no outline was drawn" for name in wanted if not self._store.info(name).has_truth}
@@ -99,17 +113,22 @@ class StoreCases:
 
         stored = self._store.case(name)
         known = stored.truth != IGNORED
-        truth = (stored.truth != 0) & known
+        truth = structure(stored.truth, self.values) & known
+        channels = dict(zip(stored.channels, stored.image.array))
+        image = stored.image.like(stored.image.array[0]) if channels else stored.image
         return Case(
-            name, stored.group, stored.image, truth, stored.image, None if known.all() else known, stored.region
-        )
+            name, stored.group, image, truth, image, None if known.all() else known, stored.region, channels,
+            stored.image.unit, stored.scalars,
+        )  # fmt: skip
 
 
 class FolderCases:
-    """Truth files of a folder; every non-zero voxel is lesion."""
+    """Truth files of a folder; every non-zero voxel is lesion, or those of the values given."""
 
-    def __init__(self, folder: Path, images: Path | None = None, groups: Path | None = None):
-        self.name, self.unjudged = folder.name, {}
+    def __init__(
+        self, folder: Path, images: Path | None = None, groups: Path | None = None, values: tuple[int, ...] = ()
+    ):
+        self.name, self.unjudged, self.values = folder.name, {}, values
         files = image_files(folder)
         marked = {stem.removesuffix(TRUTH_ENDING): path for stem, path in files.items() if stem.endswith(TRUTH_ENDING)}
         self._truths = marked or files
@@ -123,7 +142,13 @@ class FolderCases:
         image = read_volume(self._images[name]) if name in self._images else None
         if image is not None:
             check_same_grid(image, truth, "image", name)
-        return Case(name, self._groups.get(name, ""), truth, as_mask(truth, "truth", name), image)
+        mask = as_mask(truth, "truth", name) & structure(truth.array, self.values)
+        return Case(name, self._groups.get(name, ""), truth, mask, image)
+
+
+def structure(labels: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+    """Where a label map has one of the values, or any but 0."""
+    return np.isin(labels, values) if values else labels != 0
 
 
 def as_mask(volume: Volume, what: str, name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import RESULT_FILE, read_result, write_result
 from NeuraxisLib.run import ModelCache, task_options
 from NeuraxisLib.task import Progress, Task
-from Training.evaluation.cases import Case, as_mask, check_same_grid, image_files
+from Training.evaluation.cases import Case, as_mask, check_same_grid, image_files, structure
 
 #: Maps of a result that say how uncertain it is, the first found is taken.
 UNCERTAINTY_MAPS = ("uncertainty", "entropy")
@@ -48,8 +48,10 @@ class Prediction:
     facts: dict = field(default_factory=dict)
 
     @classmethod
-    def of(cls, result: Result, seconds: float | None = None) -> Prediction:
+    def of(cls, result: Result, seconds: float | None = None, values: tuple[int, ...] = ()) -> Prediction:
         """What a Result says; seconds are its own stages summed where it has them, else the ones given.
+
+        Of label maps of several structures, ``values`` are those that are judged; all but 0 if empty.
 
         Raises:
             InputError: the result has no label map.
@@ -62,7 +64,7 @@ class Prediction:
             seconds = float(sum(stages.values()))
         total = next((m for m in result.measurements if m.unit == "mL"), None)
         return cls(
-            mask=result.labels.array != 0,
+            mask=structure(result.labels.array, values),
             probability=maps.get("probability"),
             uncertainty=next((maps[name] for name in UNCERTAINTY_MAPS if name in maps), None),
             seconds=seconds,
@@ -140,8 +142,8 @@ class FolderMethod:
         InputError: not a folder, or it holds a result of none of the cases.
     """
 
-    def __init__(self, name: str, folder: Path, ids: list[str]):
-        self.name, self._folder = name, folder
+    def __init__(self, name: str, folder: Path, ids: list[str], values: tuple[int, ...] = ()):
+        self.name, self._folder, self._values = name, folder, values
         self._masks = image_files(folder)
         self.facts: dict = {"results": "read from result folders"}
         if not any(self._place(case) or case in self._masks for case in ids):
@@ -160,11 +162,11 @@ class FolderMethod:
             result = read_result(place)
             check_same_grid(result.source, case.grid, "result", case.id)
             remember(self.facts, result.provenance)
-            return Prediction.of(result)
+            return Prediction.of(result, values=self._values)
         if case.id in self._masks:
             mask = read_volume(self._masks[case.id])
             check_same_grid(mask, case.grid, "result", case.id)
-            return Prediction(as_mask(mask, "result", case.id))
+            return Prediction(as_mask(mask, "result", case.id) & structure(mask.array, self._values))
         raise InputError(f"There is no result of '{case.id}'; compute it, or leave the case out of the truth.")
 
 

@@ -167,6 +167,7 @@ def _summary_record(summary: Summary) -> dict:
         "counts": asdict(summary.counts),
         "metrics": {key: asdict(statistic) for key, statistic in summary.statistics.items()},
         "volume": summary.volume.to_dict(),
+        "together": summary.overlap.measures(),
         "calibration_pooled": calibration,
     }
 

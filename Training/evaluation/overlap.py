@@ -35,6 +35,10 @@ class Overlap:
         called, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
         return cls(tp, called - tp, true - tp, truth.size - called - true + tp)
 
+    def __add__(self, other: Overlap) -> Overlap:
+        """The counts of both together."""
+        return Overlap(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
     @property
     def emptiness(self) -> str:
         """``"both"``, ``"prediction"`` (a miss), ``"truth"`` (a false alarm), or empty text if both mark something."""

@@ -113,6 +113,7 @@ class Summary:
         statistics: metric key -> Statistic.
         volume: agreement of volumes.
         calibration: pooled over the voxels of all cases; None without probabilities.
+        overlap: voxel counts of all counted cases added up; its Dice is the "micro" one.
     """
 
     method: str
@@ -122,6 +123,7 @@ class Summary:
     statistics: dict[str, Statistic]
     volume: VolumeAgreement
     calibration: Calibration | None = None
+    overlap: Overlap = field(default_factory=lambda: Overlap(0, 0, 0, 0))
 
 
 @dataclass
@@ -183,7 +185,8 @@ def summarise(method: str, kind: str, group: str, scores: Sequence[Score], rules
             pooled = s.calibration if pooled is None else pooled + s.calibration
     volumes = np.array([[s.predicted_ml, s.truth_ml] for s in counted]).reshape(-1, 2)
     agreement = VolumeAgreement.of(volumes[:, 0], volumes[:, 1])
-    return Summary(method, kind, group, Counts.of(scores), statistics, agreement, pooled)
+    overlap = sum((s.overlap for s in counted), Overlap(0, 0, 0, 0))
+    return Summary(method, kind, group, Counts.of(scores), statistics, agreement, pooled, overlap)
 
 
 def _slice_statistics(scores: Sequence[Score], rules: Rules) -> dict[str, Statistic]:

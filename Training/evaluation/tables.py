@@ -200,11 +200,33 @@ def slex_table(evaluation: Evaluation, summaries: Sequence[Summary]) -> Table:
     return Table("Layout of SLEX-Net: mean±SD", heads, tuple(rows))
 
 
+def stavanger_table(evaluation: Evaluation, summaries: Sequence[Summary]) -> Table:
+    """As the Stavanger group's tables (stroke and disc specification 1.10): per group, Dice of all voxels together and
+    of patients, volumes and Hausdorff distances; these in three dimensions, which theirs were not."""
+    unit = evaluation.rules.unit
+    heads = (
+        ("Group", ""), ("Method", ""), ("Cases", ""), ("Dice, all voxels together", ""), ("Dice, mean±SD", ""),
+        ("Precision, together", ""), ("Recall, together", ""), ("HD", unit), ("HD95", unit),
+        ("Volume difference", "mL"), ("|Volume difference|", "mL"),
+    )  # fmt: skip
+    rows = []
+    for s in (s for s in summaries if s.kind in ("all", "group")):
+        together, x = s.overlap.measures(), s.statistics
+        rows.append((
+            s.group or ("all" if s.kind == "all" else "(none)"), s.method, s.counts.cases, number(together["dice"]),
+            mean_sd(x["dice"]), number(together["precision"]), number(together["sensitivity"]),
+            mean_sd(x[f"hd_{unit}"], 1), mean_sd(x[f"hd95_{unit}"], 1), mean_sd(x["volume_error_ml"], 1),
+            mean_sd(x["volume_error_abs_ml"], 1),
+        ))  # fmt: skip
+    return Table("Layout of the Stavanger group: micro and macro", heads, tuple(rows))
+
+
 #: File stem of each layout -> the function that makes it.
 LAYOUTS: dict[str, Callable[[Evaluation, Sequence[Summary]], Table]] = {
     "table_drunet": drunet_table,
     "table_hemseg": hemseg_table,
     "table_slex": slex_table,
+    "table_stavanger": stavanger_table,
 }
 
 

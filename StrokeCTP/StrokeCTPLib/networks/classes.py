@@ -19,6 +19,9 @@ CLASSES: dict[int, tuple[str, ...]] = {
 #: Name of a class -> the label that is drawn for it; penumbra and core in one are drawn as penumbra.
 LABEL_OF = {"background": BACKGROUND, "brain": BACKGROUND, "hypoperfused": PENUMBRA, "penumbra": PENUMBRA, "core": CORE}
 
+#: What of a stroke can be judged -> the labels that are it.
+STRUCTURES = {"hypoperfused": (PENUMBRA, CORE), "penumbra": (PENUMBRA,), "core": (CORE,)}
+
 
 def classes_of(outputs: int) -> tuple[str, ...]:
     """Names of the classes of a network with so many outputs; one output (sigmoid) tells two classes."""
