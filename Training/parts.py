@@ -58,7 +58,9 @@ class Part:
 def part_path(source: Source, reading: Reading, folder: Path) -> Path:
     """Where the part of a case lies; another name as soon as a file or what decides the reading changes."""
     options = asdict(reading.options)
-    decides = {word: options[word] for word in ("spacing_mm", "unit", "binary", "ignored", "colours", "ranges", "disc_points")}
+    decides = {
+        word: options[word] for word in ("spacing_mm", "unit", "binary", "ignored", "colours", "ranges", "disc_points")
+    }
     told = [reading.layout, reading.brain, reading.compression, decides, __version__]
     own = [source.id, dict(source.facts), list(source.flags), sorted(source.files), *map(_state, source.paths())]
     text = json.dumps([told, own], default=str, sort_keys=True)
