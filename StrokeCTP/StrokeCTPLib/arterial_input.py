@@ -23,6 +23,12 @@ TRUNCATED_TAIL = 0.3
 FEWEST, CLOSELY, CANDIDATES = 3, 2000, 5
 #: Voxels of a cluster that count have this share of its best ones' score.
 ARTERY_SHARE, VEIN_SHARE = 0.5, 0.75
+#: Seconds of a later half rise that cost an artery's score a factor of e: sinuses, seen whole and so several times
+#: higher than arteries, rise about 5 s later.
+LATE_S = 2.0
+#: Candidates score more than this share of the best one, in clusters of at least so many voxels; the next pair where
+#: this leaves none, as in slabs above the large arteries.
+CANDIDATE_SHARES = ((0.2, FEWEST), (0.2, 2), (0.07, FEWEST), (0.02, FEWEST))
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class _Shape:
-    """Measures of curves (n, t): peak in HU, time to peak and width in s, tail and roughness relative to the peak."""
+    """Measures of curves (n, t): peak in HU, times of half the rise and of the peak, width in s, tail and roughness
+    relative to the peak."""
 
     peak: np.ndarray
+    rise_s: np.ndarray
     at_s: np.ndarray
     width_s: np.ndarray
     tail: np.ndarray
@@ -170,7 +178,17 @@ def _shape_of(curves: np.ndarray, times_s: np.ndarray) -> _Shape:
     weights = time_weights(times_s)
     share = np.clip((height - 0.35) / 0.3, 0, 1)  # a soft count of the samples above half
     rough = np.square(np.diff(height, n=2, axis=1)).sum(1)
-    return _Shape(peak, np.asarray(times_s)[top], share @ weights, height[:, -3:].mean(1), rough)
+    times = np.asarray(times_s, float)
+    return _Shape(peak, _half_rise(height, top, times), times[top], share @ weights, height[:, -3:].mean(1), rough)
+
+
+def _half_rise(height: np.ndarray, top: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """(n,) when curves relative to their peak at frame ``top`` last pass one half on their way up, between frames."""
+    low = np.where((np.arange(height.shape[1]) < top[:, None]) & (height < 0.5), np.arange(height.shape[1]), -1).max(1)
+    rows, before = np.arange(len(height)), np.maximum(low, 0)
+    under, over = height[rows, before], height[rows, before + 1] if height.shape[1] > 1 else height[rows, before]
+    share = np.clip((0.5 - under) / np.maximum(over - under, 1e-6), 0, 1)
+    return np.where(low < 0, times_s[0], times_s[before] + share * np.diff(times_s, append=times_s[-1])[before])
 
 
 def _roughest(times_s: np.ndarray) -> float:
@@ -190,11 +208,13 @@ def _arteries(
     start = curves[:, list(arrival.baseline_frames)]
     quiet = np.abs(start.mean(1)) < 0.15 * shape.peak
     good = quiet & (shape.tail < 0.5) & (shape.roughness < _roughest(times_s)) & (shape.at_s > times_s[0])
-    late = np.maximum(shape.at_s - arrival.time_s, 0) + 2.0
-    score = np.where(good, shape.peak / late / np.maximum(shape.width_s, 1.0), 0)
-    order = score.argsort()[::-1][:CLOSELY]
-    order = order[score[order] > 0.2 * score[order[0]]] if score[order[0]] > 0 else order[:0]
-    found = _clusters(scan, voxels[order], score[order], times_s, ARTERY_SHARE)
+    late = np.maximum(shape.rise_s - arrival.time_s, -1.0)
+    score = np.where(good, shape.peak * np.exp(-late / LATE_S) / np.maximum(shape.width_s, 1.0), 0)
+    found: list[Vessel] = []
+    for least, fewest in CANDIDATE_SHARES:
+        order = score.argsort()[::-1][:CLOSELY]
+        order = order[score[order] > least * score[order[0]]] if score[order[0]] > 0 else order[:0]
+        found = found or _clusters(scan, voxels[order], score[order], times_s, ARTERY_SHARE, fewest)
     judged = [(_fit_quality(v, times_s) * v.score, v) for v in found]
     return [v for _, v in sorted(judged, key=lambda pair: -pair[0])][:CANDIDATES]
 
@@ -230,7 +250,9 @@ def _highest(values: np.ndarray, share: float, most: int) -> np.ndarray:
     return np.stack(np.unravel_index(chosen, values.shape), 1)
 
 
-def _clusters(scan: Contrast, voxels: np.ndarray, score: np.ndarray, times_s: np.ndarray, share: float) -> list[Vessel]:
+def _clusters(
+    scan: Contrast, voxels: np.ndarray, score: np.ndarray, times_s: np.ndarray, share: float, fewest: int = FEWEST
+) -> list[Vessel]:
     """One vessel per connected group of voxels: the mean of those that score a good share of its best ones.
 
     A mean of the very best alone would be one of favourable noise: too large an area of veins, too small of arteries.
@@ -246,9 +268,9 @@ def _clusters(scan: Contrast, voxels: np.ndarray, score: np.ndarray, times_s: np
     found = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        if len(members) >= FEWEST:
+        if len(members) >= fewest:
             members = members[score[members].argsort()[::-1]]
-            top = float(score[members[:FEWEST]].mean())
+            top = float(score[members[:fewest]].mean())
             best = members[score[members] > share * top]
             found.append(_vessel(scan, voxels[best], times_s, top))
     return found

@@ -137,11 +137,11 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return about_i @ about_j @ about_k
 
 
-def paint(labels: np.ndarray, anatomy: Anatomy, rng: np.random.Generator) -> np.ndarray:
-    """HU for every voxel of a label map: tissue means drawn per head, slow variation, fine texture; air outside."""
+def hu_table(count: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, float]]:
+    """HU (count,) per label value of one head, and per group of TISSUE_HU; label 0 is air."""
     hu = {name: rng.normal(mean, spread) for name, (mean, spread) in TISSUE_HU.items()}
     hu["white"] = min(hu["white"], hu["grey"] - rng.uniform(3.5, 9.0))
-    table = np.full(int(labels.max()) + 1, hu["grey"], np.float32)
+    table = np.full(count, hu["grey"], np.float32)
     table[0] = -1000
     groups = {
         "white": WHITE,
@@ -159,6 +159,12 @@ def paint(labels: np.ndarray, anatomy: Anatomy, rng: np.random.Generator) -> np.
             if value < len(table):
                 table[value] = hu[name]
     table[list(CHOROID)] = hu["csf"] + rng.uniform(5, 30)
+    return table, hu
+
+
+def paint(labels: np.ndarray, anatomy: Anatomy, rng: np.random.Generator) -> np.ndarray:
+    """HU for every voxel of a label map: tissue means drawn per head, slow variation, fine texture; air outside."""
+    table, hu = hu_table(int(labels.max()) + 1, rng)
     image = table[labels]
     image[anatomy.inside & (labels == 0)] = hu["csf"]
     _sulci(image, labels, anatomy, hu, rng)
