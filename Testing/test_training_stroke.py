@@ -214,6 +214,18 @@ def test_a_run_in_stages_goes_on_bit_for_bit(store, tmp_path):
     assert all(torch.equal(value, weights[name]) for name, value in straight.network.state_dict().items())
 
 
+@pytest.mark.parametrize("fusion", ["slow", "input"])
+def test_all_of_the_starter_trains_and_its_frozen_norms_stay(fusion, store, tmp_path):
+    overrides = (*TINY_STARTER, f"architecture.arguments.fusion={fusion}")
+    fitting = start(store, Recipe.read(STARTER, overrides), tmp_path / "u")
+    assert all(parameter.requires_grad for parameter in fitting.network.parameters())
+    frozen = start(store, Recipe.read(STARTER, (*overrides, "fitting.regime=F")), tmp_path / "f")
+    before = {name: value.clone() for name, value in frozen.network.state_dict().items()}
+    frozen._advance(frozen._batch(0))
+    moved = {name for name, value in frozen.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not any(".vgg." in name for name in moved)  # running averages of the frozen part, too
+
+
 # -- VGG-16 ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from NeuraxisLib.errors import InputError
 from StrokeCTPLib.networks.fine_tuning import enter, limit_norms, penalty, stages
-from StrokeCTPLib.networks.multi_input_vgg import MultiInputVGG
+from StrokeCTPLib.networks.multi_input_vgg import JOINED, MultiInputVGG
 from StrokeCTPLib.networks.vgg_weights import read_vgg16, start_from
 from Training.recipe import Recipe
 from Training.regimes import Regime
@@ -20,7 +20,9 @@ class StrokeRegime(Regime):
     def __init__(self, recipe: Recipe):
         super().__init__(recipe)
         fitting = recipe["fitting"]
-        found = stages(fitting["regime"], recipe.preprocessing.maps, fitting["unfreezing"])
+        joined = recipe["architecture"]["arguments"].get("fusion") == "input"
+        branches = (JOINED,) if joined else recipe.preprocessing.maps
+        found = stages(fitting["regime"], branches, fitting["unfreezing"])
         self._stages = {stage.name: stage for stage in found}
         self.stages = tuple(self._stages)
         self._l1, self._l2, self._largest = fitting["penalty_l1"], fitting["penalty_l2"], fitting["max_norm"]

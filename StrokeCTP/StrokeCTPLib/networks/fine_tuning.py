@@ -58,7 +58,7 @@ def stages(regime: str, maps: tuple[str, ...], unfreezing: str = "blocks") -> tu
 
     Args:
         regime: F (frozen throughout), U (all trains from the start) or G (frozen, then unfrozen).
-        maps: of the network.
+        maps: branches of the network.
         unfreezing: one of :data:`UNFREEZINGS`; regime G alone. ``"legacy_half"`` is the half point of the released
             code, which falls inside block3_conv3: it trains in all branches but the first two.
 
@@ -87,7 +87,13 @@ def _upper_half(maps: tuple[str, ...]) -> frozenset[tuple[str, str]]:
 
 
 def enter(stage: Stage, network: MultiInputVGG) -> list[nn.Parameter]:
-    """Freeze and unfreeze the layers of VGG-16 for a stage; all parameters that train in it, for a new optimiser."""
+    """Freeze and unfreeze the layers of VGG-16 for a stage; all parameters that train in it, for a new optimiser.
+
+    Raises:
+        InputError: the stage speaks of other branches than the network has.
+    """
+    if not {name for name, _ in stage.layers} <= set(network.branches):
+        raise InputError("The stages of the training are of other maps than the network's; make them equal.")
     for name, branch in network.branches.items():
         for layer, module in branch.vgg.convolutions.items():
             trains = (name, layer) in stage.layers

@@ -30,6 +30,8 @@ SCALAR_UNITS = 100
 NORMS = ("none", "tails", "everywhere")
 #: Where maps meet: at the bottleneck and the skips, or at the input (which the group tried later).
 FUSIONS = ("slow", "input")
+#: Name of the one branch of maps that meet at the input.
+JOINED = "all"
 
 
 class VGG16(nn.Module):
@@ -150,7 +152,7 @@ class MultiInputVGG(nn.Module):
         if fusion not in FUSIONS or head < 0:
             raise ValueError(f"The fusion must be one of {', '.join(FUSIONS)} and the head 0 or more.")
         self.map_channels, self.scalar_names, self.size = map_channels, tuple(scalars), size
-        inputs = dict.fromkeys(maps, map_channels) if fusion == "slow" else {"all": map_channels * len(maps)}
+        inputs = dict.fromkeys(maps, map_channels) if fusion == "slow" else {JOINED: map_channels * len(maps)}
         count, everywhere = len(inputs), norm == "everywhere"
         self.branches = nn.ModuleDict({n: Branch(width, base, dropout, norm) for n, width in inputs.items()})
         self._split = list(inputs.values())
