@@ -124,6 +124,11 @@ class Steps:
         return self.points[self.above] - self.points[self.below]
 
     @property
+    def lengths_mm(self) -> np.ndarray:
+        """(e,) how long they are; two points that a person put in one place count as a millimetre apart."""
+        return np.maximum(np.linalg.norm(self.vectors, axis=1), 1.0)
+
+    @property
     def tilts_deg(self) -> tuple[np.ndarray, np.ndarray]:
         """(e,) tilt to anterior, and to the right."""
         r, a, s = self.vectors.T
@@ -167,7 +172,7 @@ def _expected(form: int, gap: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def step_weights(steps: Steps, hypotheses: Hypotheses, extra_spread: float = 0.0) -> np.ndarray:
     """(g, l, h, e) weight of a step that ends at level l after g + 1 levels; 0 where the levels do not exist."""
-    length, (tilt, _) = np.linalg.norm(steps.vectors, axis=1), steps.tilts_deg
+    length, (tilt, _) = steps.lengths_mm, steps.tilts_deg
     result = np.zeros((steps.longest, LEVELS, len(hypotheses.size), len(length)), np.float32)
     blur2 = 2 * (LOCATION_SD_MM / length) ** 2 + extra_spread**2
     sized = (np.log(length) - np.log(hypotheses.size)[:, None]).astype(np.float32)
@@ -194,7 +199,7 @@ def bend_weights(steps: Steps, forms: tuple[SpineForm, ...]) -> np.ndarray:
     first, second = steps.pairs
     bend = tilt[second] - tilt[first]  # from the step above to the step below
     side = lateral[second] - lateral[first]
-    length = np.linalg.norm(steps.vectors, axis=1)
+    length = steps.lengths_mm
     blur = np.degrees(LOCATION_SD_MM * np.sqrt(6.0) / np.minimum(length[second], length[first]))
     bend_sd, side_sd = np.hypot(BEND_SD_DEG, blur), np.hypot(LATERAL_BEND_SD_DEG, blur)
     result = np.ones((len(forms), LEVELS, len(bend)))

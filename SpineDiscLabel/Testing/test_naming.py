@@ -206,6 +206,14 @@ def test_every_point_of_a_person_is_a_disc():
     assert len(renumber(points, {0: "T11/T12"}).discs) == len(points)
 
 
+@pytest.mark.filterwarnings("error")
+def test_two_points_in_one_place_are_two_discs():
+    points = mean_spine()[17:24]
+    chain = renumber(np.vstack([points, points[3]]), {0: "T11/T12"})
+    assert len(chain.discs) == 8 and len(set(names(chain))) == 8
+    assert len(name_chain(plain(np.vstack([points, points[3]]))).discs) == 7  # of two candidates one is false
+
+
 def test_an_anchor_for_a_sixth_lumbar_vertebra():
     points = mean_spine(SIX)[18:]
     assert names(renumber(points, {len(points) - 1: "L6/S1"})) == list(SIX.names[18:])
