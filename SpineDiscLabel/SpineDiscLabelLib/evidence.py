@@ -24,6 +24,8 @@ from SpineDiscLabelLib.sagittal import SagittalImages
 FEW_SLABS = 6
 #: A slab is looked at if one beside it shows at least this in the same tile.
 LOOK_BESIDE = 0.1
+#: Scores are cut off here: above the 1 that networks are taught, so that a peak keeps its shape.
+HIGHEST = 1.5
 
 
 class DiscPredictor(Predictor):
@@ -49,8 +51,8 @@ class Evidence:
 
     Attributes:
         images: what it looked at.
-        scores: (n, classes, rows, columns) float32, 0..1; n as ``images.positions_mm``, pixels STRIDE times as large;
-            0 where nothing was looked for.
+        scores: (n, classes, rows, columns) float32 from 0 to HIGHEST, 1 at a disc; n as ``images.positions_mm``,
+            pixels STRIDE times as large; 0 where nothing was looked for.
         corner: (row, column) of the image pixel in whose corner the scores begin.
     """
 
@@ -131,7 +133,7 @@ class _Canvas:
 
     def add(self, slab: int, tile: int, scores: np.ndarray) -> None:
         """Put in the scores (classes, rows, columns) of one tile of one slab."""
-        scores = np.clip(scores, 0, 1)
+        scores = np.clip(scores, 0, HIGHEST)
         top, left = ((start - first) // STRIDE for start, first in zip(self.tiles[tile], self.tiles[0]))
         here = (slice(top, top + self._side), slice(left, left + self._side))
         self._sums[(slab, slice(None), *here)] += scores * self._blend

@@ -63,7 +63,7 @@ def candidates_of(evidence: Evidence, threshold: float) -> list[Candidate]:
         at = _centre(strength, (slab, row, column), (step_mm, pixel_mm, pixel_mm))
         point_mm = (np.interp(at[0], np.arange(len(images.positions_mm)), images.positions_mm), *(at[1:] * pixel_mm))
         levels = _levels_at(evidence, slab, at[1:])
-        found.append((np.array(point_mm), float(strength[slab, row, column]), levels))
+        found.append((np.array(point_mm), float(strength[slab, row, column]), np.minimum(levels, 1.0)))
     band = mid_sagittal_band(strength, images.positions_mm, pixel_mm)
     kept = [one for one in found if abs(one[0][0] - np.interp(one[0][1] / pixel_mm, *band)) <= BAND_MM]
     kept.sort(key=lambda one: one[0][1])
@@ -78,16 +78,21 @@ def peaks(strength: np.ndarray, threshold: float, steps_mm: tuple[float, float, 
         threshold: the least that counts.
         steps_mm: size of a voxel in x, rows and columns.
     """
-    from scipy.ndimage import maximum_filter
+    from scipy.ndimage import label, maximum_filter
 
     reach = [int(np.ceil(same / step)) for same, step in zip(SAME_DISC_MM, steps_mm)]
     highest = maximum_filter(strength, size=[2 * n + 1 for n in reach], mode="constant")
-    places = np.argwhere((strength == highest) & (strength >= threshold))
+    summits, count = label((strength == highest) & (strength >= threshold), np.ones((3, 3, 3)))
+    if not count:
+        return []
+    places = np.argwhere(summits)
+    _, first = np.unique(summits[tuple(places.T)], return_index=True)  # one voxel of each flat summit
+    places = places[first]
     places = places[np.argsort(-strength[tuple(places.T)], kind="stable")]
-    kept: list[np.ndarray] = []
-    for place in places:  # of equal heights beside each other the first stands for all
-        if not any((np.abs(place - other) <= reach).all() for other in kept):
-            kept.append(place)
+    kept = np.empty((0, 3), int)
+    for place in places:  # of equal heights near each other the first stands for all
+        if not (np.abs(kept - place) <= reach).all(axis=1).any():
+            kept = np.concatenate([kept, place[None]])
     return [tuple(int(n) for n in place) for place in kept]
 
 

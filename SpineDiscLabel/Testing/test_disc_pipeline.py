@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from disc_oracle import field_of_view, images_of, oracle, spine
+from original_hourglass import Original
 from typer.testing import CliRunner
 
 from NeuraxisLib import RESEARCH_USE_NOTICE
+from NeuraxisLib.checkpoint_import import import_checkpoint
 from NeuraxisLib.cli import make_app
 from NeuraxisLib.errors import CancelledError, GeometryError, InputError, ModelError
 from NeuraxisLib.files import write_volume
+from NeuraxisLib.inference import build_network
 from NeuraxisLib.models import ModelFile, load_model, write_model
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import read_result, write_result
@@ -26,9 +29,11 @@ from NeuraxisLib.volume import Volume
 from SpineDiscLabelLib import pipeline
 from SpineDiscLabelLib.candidates import Candidate
 from SpineDiscLabelLib.discs import DISC_COUNT, DISC_NAMES
+from SpineDiscLabelLib.locate import locate
+from SpineDiscLabelLib.networks import NETWORKS
 from SpineDiscLabelLib.networks.hourglass import StackedHourglass
 from SpineDiscLabelLib.pair import merged
-from SpineDiscLabelLib.preprocessing import SagittalPreprocessing
+from SpineDiscLabelLib.preprocessing import PUBLISHED, SagittalPreprocessing
 from SpineDiscLabelLib.task import DiscOptions
 
 LUMBAR = range(19, 26)
@@ -230,6 +235,22 @@ def test_run_case_walks_the_whole_line(model: ModelFile, tmp_path: Path):
         assert "no spine in view" in str(error) or "header" in str(error)
     else:
         assert read_result(tmp_path / "out").task == "discs"
+
+
+def test_original_checkpoint_becomes_a_model_that_runs(tmp_path: Path):
+    original, x = Original(width=16), torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    wanted = original(x)[-1]
+    torch.save(original.checkpoint(), tmp_path / "model_t2_att_2")
+    made = import_checkpoint(
+        tmp_path / "model_t2_att_2", tmp_path / "imported.safetensors", "StackedHourglass", {"width": 16}
+    )
+    assert "C2/C3 to T5/T6" in made["notice"]
+    model = load_model(tmp_path / "imported.safetensors", "discs")
+    assert SagittalPreprocessing.from_dict(model.header["preprocessing"]) == PUBLISHED
+    with torch.inference_mode():
+        assert torch.allclose(build_network(model, NETWORKS)(x)[-1], wanted, atol=1e-4)
+    found = locate(field_of_view(5, 4.0, 120, 100, 1.0), model, "cpu", "float32")
+    assert all(not one.evidence[0] and not one.evidence[12:].any() for one in found)  # C1/C2 and below T5/T6
 
 
 def test_command_line_refuses_two_time_points(model: ModelFile, tmp_path: Path):
