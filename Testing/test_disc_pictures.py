@@ -76,3 +76,35 @@ def test_attention_of_a_network():
     assert opened(attention_picture(images[0, 0].numpy(), attention[0])).size == (132, 64)
     with pytest.raises(ValueError, match="without attention"):
         attention_of(hourglass.StackedHourglass(width=16, attention=False), images)
+
+
+def test_convergence_of_a_run(tmp_path, monkeypatch):
+    """Three model files of one run become three frames, and the attention a picture."""
+    torch = pytest.importorskip("torch")
+    from NeuraxisLib import RESEARCH_USE_NOTICE
+    from NeuraxisLib.files import write_volume
+    from NeuraxisLib.models import write_model
+    from SpineDiscLabelLib.discs import DISC_NAMES
+    from SpineDiscLabelLib.networks.hourglass import StackedHourglass
+    from SpineDiscLabelLib.preprocessing import SagittalPreprocessing
+    from Testing.evaluation import disc_convergence
+
+    arguments = {"stacks": 1, "width": 8, "classes": 25, "in_channels": 3}
+    header = {
+        "name": "tiny", "title": "Tiny", "task": "discs", "threshold": 0.2, "min_component_ml": 0.0, "training": {},
+        "architecture": {"name": "StackedHourglass", "arguments": arguments}, "uncertainty": {"kind": "none"},
+        "preprocessing": SagittalPreprocessing().to_dict(), "licence": "Apache-2.0", "notice": RESEARCH_USE_NOTICE,
+        "labels": {str(number): name for number, name in DISC_NAMES.items()}, "scores": {},
+    }  # fmt: skip
+    models = [tmp_path / f"step_{number}.safetensors" for number in range(3)]
+    for number, path in enumerate(models):
+        torch.manual_seed(number)
+        write_model(path, StackedHourglass(**arguments).state_dict(), header)
+    matrix = np.array([[0, 0, -4.0, 8], [-1.2, 0, 0, 90], [0, -1.2, 0, 100], [0, 0, 0, 1]])
+    array = np.random.default_rng(0).integers(0, 900, (5, 160, 150)).astype(np.int16)
+    write_volume(Volume(array, matrix), tmp_path / "scan.nii.gz")
+    command = ["disc_convergence", str(tmp_path / "scan.nii.gz"), str(tmp_path / "out"), *map(str, models)]
+    monkeypatch.setattr("sys.argv", command)
+    disc_convergence.main()
+    assert opened((tmp_path / "out/convergence.gif").read_bytes()).n_frames == 3
+    assert opened((tmp_path / "out/attention.png").read_bytes()).size == (2 * 256 + 4, 256)
