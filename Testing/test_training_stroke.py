@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from Training.sampling import Batch
 from Training.store import IGNORED, Store, StoredCase
 from Training.store_writer import StoreWriter
 from Training.stroke_augmentation import moved_and_changed, quarter_turns
-from Training.stroke_cache import Slices
+from Training.stroke_cache import Slices, case_on_grid
 from Training.stroke_data import tiles_of
 from Training.stroke_scores import class_scores
 
@@ -310,6 +311,16 @@ def test_augmentations_move_maps_and_truth_alike():
             dead, alive = cut.maps[0][(cut.truth == 2) & inside], cut.maps[0][(cut.truth == 0) & inside]
             assert 120 < (cut.truth == 2).sum() < 220 and np.median(dead) < 8 < 45 < np.median(alive)
     assert rng.random() < 1
+
+
+def test_a_missing_mtt_is_made_of_flow_and_volume():
+    case = stroke_case("a", 1, "train")
+    shown = Recipe.read(STARTER, TINY_STARTER).preprocessing
+    less = replace(case, image=replace(case.image, array=case.image.array[:5]), channels=CHANNELS[:5])
+    made = case_on_grid(less, shown).maps.astype(float)
+    assert shown.maps[2] == "mtt"
+    inside = np.isfinite(made[2])
+    np.testing.assert_allclose(made[2][inside], 60 * made[1][inside] / made[0][inside], rtol=5e-3)
 
 
 def test_colours_of_a_store_reach_the_network_as_they_are(tmp_path):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -16,7 +16,7 @@ from NeuraxisLib.atomic import atomic_write
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress
 from StrokeCTPLib.map_grid import map_grid, on_grid, share_on_grid
-from StrokeCTPLib.map_preprocessing import MapPreprocessing
+from StrokeCTPLib.map_preprocessing import MapPreprocessing, transit_time
 from StrokeCTPLib.networks.configurations import MIP
 from StrokeCTPLib.threshold_rules import CORE, PENUMBRA
 from Training.pool import results
@@ -138,6 +138,7 @@ def case_on_grid(case: StoredCase, preprocessing: MapPreprocessing) -> Slices:
     wanted = [f"{name}_{colour}" for name in preprocessing.maps for colour in ("blue", "green", "red")]
     colours = case.image.unit == COLOURS
     wanted = wanted if colours else list(preprocessing.maps)
+    case = case if colours else _with_transit_time(case)
     missing = [name for name in wanted if name not in case.channels]
     if case.truth is None or missing:
         what = "no truth" if case.truth is None else f"no channel '{missing[0]}'"
@@ -161,6 +162,15 @@ def case_on_grid(case: StoredCase, preprocessing: MapPreprocessing) -> Slices:
     shares = np.concatenate([np.clip(1 - shares.sum(axis=0), 0, 1)[None], shares])
     labels = np.array([0, PENUMBRA, CORE, IGNORED], np.uint8)[shares.argmax(axis=0)]
     return Slices(maps, labels, share_on_grid(grid, brain) > 0.5)
+
+
+def _with_transit_time(case: StoredCase) -> StoredCase:
+    """The case with an MTT of its CBV and CBF where it has none, as prediction makes it."""
+    if "mtt" in case.channels or not {"cbf", "cbv"} <= set(case.channels):
+        return case
+    cbf, cbv = (case.image.array[case.channels.index(name)] for name in ("cbf", "cbv"))
+    array = np.concatenate([case.image.array, transit_time(cbf, cbv)[None]])
+    return replace(case, image=replace(case.image, array=array), channels=(*case.channels, "mtt"))
 
 
 def _digest(store: Store, name: str, preprocessing: MapPreprocessing) -> str:

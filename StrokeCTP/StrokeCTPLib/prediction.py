@@ -20,7 +20,7 @@ from NeuraxisLib.preprocessing import SliceGrid
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib.map_grid import map_grid, on_grid
-from StrokeCTPLib.map_preprocessing import MapPreprocessing
+from StrokeCTPLib.map_preprocessing import MapPreprocessing, transit_time
 from StrokeCTPLib.networks import NETWORKS
 from StrokeCTPLib.networks.classes import classes_of
 from StrokeCTPLib.networks.configurations import MIP
@@ -51,14 +51,15 @@ def predict(
 
     Args:
         maps: name -> map in the unit of the field (:data:`~StrokeCTPLib.map_units.MAP_UNITS`), NaN outside the brain;
-            any stored orientation. More than the model reads may be given.
+            any stored orientation. More than the model reads may be given; an MTT that is missing is made of CBV and
+            CBF.
         model: a model file of the task "stroke".
         options: see :class:`Options`; also the patient's numbers that some models read.
         progress: told how far it is; may cancel.
 
     Returns:
-        Probabilities, and facts: ``classes`` (names, in order), ``maps`` and ``scalars`` (as read), ``pixel_mm``,
-        ``device``, ``precision``, ``seconds``, ``warnings``.
+        Probabilities, and facts: ``classes`` (names, in order), ``maps`` and ``scalars`` (as read), ``derived`` (maps
+        that were made of others), ``pixel_mm``, ``device``, ``precision``, ``seconds``, ``warnings``.
 
     Raises:
         InputError: a map or number that the model reads is missing, or cannot be; the maps hold no value.
@@ -69,13 +70,14 @@ def predict(
     began, progress = time.perf_counter(), progress or Progress()
     shown = MapPreprocessing.from_dict(model.header["preprocessing"])
     progress(0.0, "Preparing the maps")
+    maps, derived = _with_transit_time(maps, shown)
     volume, order, arrays = _axial(maps, shown)
     known = np.any([np.isfinite(array) for name, array in arrays.items() if name != MIP], axis=0)
     grid = map_grid(volume, known, shown)
     numbers = _numbers(options, shown)
     images = shown.images({name: on_grid(grid, array) for name, array in arrays.items()}, numbers)
     probabilities, facts = _of_images(images, grid, known, model, options, progress)
-    facts |= {"scalars": numbers, "seconds": round(time.perf_counter() - began, 2)}
+    facts |= {"scalars": numbers, "derived": derived, "seconds": round(time.perf_counter() - began, 2)}
     return np.stack([order.undo_array(part) for part in probabilities]), facts
 
 
@@ -99,6 +101,16 @@ def predict_pictures(
     probabilities, facts = _of_images(images, grid, known, model, options, progress)
     facts |= {"scalars": numbers, "seconds": round(time.perf_counter() - began, 2)}
     return np.stack([order.undo_array(part) for part in probabilities]), facts
+
+
+def _with_transit_time(maps: Mapping[str, Volume], shown: MapPreprocessing) -> tuple[Mapping[str, Volume], list[str]]:
+    """The maps with an MTT of CBV and CBF where the network reads one that was not given, and what was so made."""
+    if "mtt" not in shown.maps or "mtt" in maps or not {"cbf", "cbv"} <= set(maps):
+        return maps, []
+    cbf, cbv = maps["cbf"], maps["cbv"]
+    if cbf.array.shape != cbv.array.shape:
+        return maps, []
+    return {**maps, "mtt": cbf.like(transit_time(cbf.array, cbv.array), "s")}, ["mtt"]
 
 
 def _chosen(options: Options | None, name: str) -> Any:

@@ -14,7 +14,7 @@ from NeuraxisLib.errors import GeometryError, InputError, ModelError
 from NeuraxisLib.models import ModelFile, load_model, write_model
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib import networks
-from StrokeCTPLib.map_preprocessing import MapPreprocessing
+from StrokeCTPLib.map_preprocessing import MapPreprocessing, transit_time
 from StrokeCTPLib.networks.classes import classes_of, coded, decoded
 from StrokeCTPLib.prediction import predict
 
@@ -170,3 +170,18 @@ def test_codings_of_two_three_and_four_classes_by_hand():
     assert coded(labels, brain, 4).tolist() == [0, 1, 2, 3, 0]
     for count, wanted in ((2, [0, 1]), (3, [0, 1, 2]), (4, [0, 0, 1, 2])):
         assert decoded(np.eye(count), classes_of(count)).tolist() == wanted
+
+
+def test_an_mtt_that_is_missing_is_made_of_volume_and_flow(tmp_path, monkeypatch):
+    shown = replace(NUMBERS, maps=("mtt", "tmax"), ranges={"mtt": (0.0, 20.0), "tmax": (0.0, 12.0)})
+    model = model_of(tmp_path / "rule.safetensors", Rule, shown, monkeypatch)
+    maps = stroke_maps()
+    maps["cbv"] = maps["cbf"].like(np.where(np.isnan(maps["cbf"].array), np.nan, np.float32(4)), "mL/100 g")
+    found, facts = predict(maps, model, Options())
+    labels = decoded(found, classes_of(3))
+    assert facts["derived"] == ["mtt"]
+    # MTT 60 x 4 / 40 = 6 s is 0.3 of its range; 60 x 4 / 10 = 24 s is all of it
+    assert (labels[1, 25:35, 35:45] == 1).all() and not labels[0].any()
+    again, facts = predict({**maps, "mtt": maps["cbf"].like(transit_time(maps["cbf"].array, maps["cbv"].array))}, model)
+    assert facts["derived"] == [] and np.array_equal(again, found)
+    assert transit_time(np.array([10.0, 0.2, 1.0, np.nan]), np.array([2.0, 1, 9, 1])).tolist()[:3] == [12, 0, 60]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from NeuraxisLib.errors import InputError
-from NeuraxisLib.models import load_model
-from NeuraxisLib.task import Progress
+from NeuraxisLib.models import find_model, load_model
+from NeuraxisLib.task import Progress, get_task
 from StrokeCTPLib.networks.classes import LABEL_OF, STRUCTURES, decoded
 from StrokeCTPLib.networks.configurations import MIP, SCALARS
 from StrokeCTPLib.prediction import DEFAULTS, predict, predict_pictures
@@ -31,7 +30,7 @@ def stroke_method(name: str, model: str, options: Mapping[str, Any], structure: 
     """
     if model in THRESHOLD_RULES:
         return RuleMethod(name, model, structure)
-    return NetworkMethod(name, Path(model), options, structure)
+    return NetworkMethod(name, model, options, structure)
 
 
 class NetworkMethod:
@@ -39,13 +38,14 @@ class NetworkMethod:
 
     Args:
         name: how tables call it.
-        model: model file.
+        model: name of an installed model or a model file.
         options: of prediction (device, precision, flip_averaging).
         structure: one of :data:`STRUCTURES`.
     """
 
-    def __init__(self, name: str, model: Path, options: Mapping[str, Any], structure: str):
-        self.name, self._model, self._structure = name, load_model(model, "stroke"), structure
+    def __init__(self, name: str, model: str, options: Mapping[str, Any], structure: str):
+        self.name, self._structure = name, structure
+        self._model = load_model(find_model(get_task("stroke"), model), "stroke")
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
             raise InputError(f"There is no option '{unknown[0]}'; choose one of: {', '.join(DEFAULTS)}.")
