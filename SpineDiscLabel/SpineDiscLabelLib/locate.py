@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from SpineDiscLabelLib.evidence import Evidence
 
 #: Of two peaks nearer than this in x, rows and columns the weaker one is the same disc.
-SAME_DISC_MM = (20.0, 6.0, 6.0)
+SAME_DISC_MM = (20.0, 7.0, 10.0)
 #: A peak's place is the centre of what exceeds half its height within this distance in x, rows and columns.
 CENTRE_MM = (14.0, 6.0, 6.0)
 #: Along the spine, x of the mid-sagittal band is averaged with this standard deviation.
@@ -65,7 +65,11 @@ def candidates_of(evidence: Evidence, threshold: float) -> list[Candidate]:
         levels = _levels_at(evidence, slab, at[1:])
         found.append((np.array(point_mm), float(strength[slab, row, column]), np.minimum(levels, 1.0)))
     band = mid_sagittal_band(strength, images.positions_mm, pixel_mm)
-    kept = [one for one in found if abs(one[0][0] - np.interp(one[0][1] / pixel_mm, *band)) <= BAND_MM]
+    kept: list[tuple] = []
+    for one in found:  # strongest first; what has moved to the centre of a stronger one is the same disc
+        beside = abs(one[0][0] - np.interp(one[0][1] / pixel_mm, *band))
+        if beside <= BAND_MM and not any((np.abs(one[0] - other[0]) <= SAME_DISC_MM).all() for other in kept):
+            kept.append(one)
     kept.sort(key=lambda one: one[0][1])
     return [Candidate(images.to_ras(point), min(strong, 1.0), levels) for point, strong, levels in kept]
 

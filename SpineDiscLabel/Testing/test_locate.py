@@ -101,6 +101,13 @@ def test_equal_neighbours_are_one_peak():
     assert peaks(strength, 0.3, (4.0, 1.25, 1.25)) == [(1, 5, 5), (1, 20, 20)]
 
 
+def test_two_summits_of_one_disc_are_one_candidate():
+    """A broad disc with a dent in it: both summits move to the same centre."""
+    evidence = seen(field_of_view(9, 4.0, 200, 160, 1.0), np.array([[0.0, -4.0, -80.0], [0.0, 4.0, -83.0]]), [20, 20])
+    (one,) = candidates_of(evidence, 0.3)
+    assert np.abs(one.position_ras_mm - [0, 0, -81.5]).max() < 4.5
+
+
 def test_cancel_is_obeyed():
     plain = sagittal_images(field_of_view(9, 4.0, 300, 240, 1.0, 0.0), SagittalPreprocessing())
     with pytest.raises(CancelledError):
