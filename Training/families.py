@@ -35,7 +35,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Family:
-    """A way to train networks of one task. Attributes that end in a name in quotes are ``"module:attribute"``.
+    """A way to train networks of one task. What computes is named as ``"module:attribute"``.
 
     Attributes:
         name: for messages and tests.
