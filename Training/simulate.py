@@ -1,11 +1,12 @@
-"""Write simulated head CTs with their exact truth: images, masks and the table that prepare reads.
+"""Write simulated head CTs or CT perfusion series with their exact truth, and the table that prepare reads.
 
     python Training/simulate.py FOLDER --planted 40 --synthetic 20 --seed 7
+    python Training/simulate.py FOLDER --stroke 10
     Slicer --no-main-window --python-script Training/simulate.py -- FOLDER --synthetic 20
 
-FOLDER/images, truth and region hold one file per case, FOLDER/cases.csv lists them. The same seed gives the same
-heads. A case is there whole or not at all; start the same command again after a stop and it makes the rest, or with
-larger numbers and it makes more.
+FOLDER/images, truth and region hold one file per case, FOLDER/cases.csv lists them; what --stroke writes stands in
+Training/strokes.py. The same seed gives the same heads. A case is there whole or not at all; start the same command
+again after a stop and it makes the rest, or with larger numbers and it makes more.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from Training.simulation.bank import HeadSources
     from Training.simulation.head_ct import SimulatedHead
 
-#: Label maps that come with the source tree.
+#: Label maps and atlas that come with the source tree.
 SAMPLE_ANATOMY = ROOT / "Training" / "SampleAnatomy"
+ATLAS = "ArterialAtlas136.nii.gz"
 SOURCES = {"planted": 1, "synthetic": 2}
 FORMATS = ("nrrd", "nii.gz")
 TABLE, SETTINGS = "cases.csv", "simulate.json"
@@ -55,6 +57,9 @@ truth are the kinds of bleeding: 1 intraparenchymal, 2 intraventricular, 3 subdu
 examples:
   python Training/simulate.py simulated --planted 60 --synthetic 20
   python Training/prepare.py simulated/cases.csv cases.h5
+  python Training/simulate.py strokes --stroke 20
+  python Training/simulate.py learning --stroke 110 --content maps --size 128 --still
+  python Training/prepare.py learning/cases.csv maps.h5 --layout maps
 """
 
 
@@ -83,7 +88,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     data = Path(os.environ.get("NEURAXIS_DATA", ROOT.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(
         prog="simulate.py",
-        description="Write simulated head CTs with their exact truth, and the table that prepare reads.",
+        description="Write simulated head CTs or CT perfusion series with their truth, and a table for prepare.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -91,6 +96,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("folder", type=Path, help="folder to write to; new, empty, or of an earlier run, which is gone on with")
     add("--planted", type=int, default=0, metavar="N", help="real bleed-free head CTs with bleeds drawn into them")
     add("--synthetic", type=int, default=0, metavar="N", help="whole heads made from label maps")
+    add("--stroke", type=int, default=0, metavar="N", help="4-D CT perfusion series with strokes (not with the others)")
+    add("--content", choices=("frames", "maps", "both"), default="frames",
+        help="of strokes, beside their truth: the frames, the maps that the stroke task makes of them, or both "
+        "(default: %(default)s)")  # fmt: skip
+    add("--size", type=int, default=256, metavar="PX", help="rows and columns of strokes (default: %(default)s)")
+    add("--noise", type=float, metavar="HU", help="noise of strokes in pixels of 0.85 mm (default: drawn, 2 to 10)")
+    add("--still", action="store_true", help="strokes without motion")
     add("--seed", type=int, default=1, metavar="N", help="another seed gives other heads (default: %(default)s)")
     add("--split", default="train=0.7,val=0.15,test=0.15", metavar="NAME=SHARE,...",
         help="shares of the splits in the table (default: %(default)s)")  # fmt: skip
@@ -98,19 +110,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="nii.gz cannot hold tilted scans, so none are made then (default: %(default)s)")  # fmt: skip
     add("--real", type=Path, default=data / "head_ct_training", metavar="FOLDER",
         help="real head CTs with *labels.json (default: head_ct_training in $NEURAXIS_DATA)")  # fmt: skip
-    add("--label-maps", type=Path, default=_first_folder(data / "label_maps", SAMPLE_ANATOMY), metavar="FOLDER",
+    add("--label-maps", type=Path, default=_first(data / "label_maps", SAMPLE_ANATOMY), metavar="FOLDER",
         help="whole-head label maps training_seg_*.nii.gz (default: label_maps in $NEURAXIS_DATA; without it, three "
         "that come along)")  # fmt: skip
     add("--lesion-shapes", type=Path, default=data / "lesion_shapes" / "infarct", metavar="FOLDER",
-        help="real lesion masks, for shapes of bleeds (default: lesion_shapes/infarct in $NEURAXIS_DATA)")  # fmt: skip
+        help="real lesion masks, for shapes of lesions (default: lesion_shapes/infarct in $NEURAXIS_DATA)")  # fmt: skip
+    add("--atlas", type=Path, default=_first(data / "perfusion" / ATLAS, SAMPLE_ANATOMY / ATLAS), metavar="FILE",
+        help="arterial territories (default: in $NEURAXIS_DATA; without it, the one that comes along)")  # fmt: skip
     add("--workers", type=int, default=max(1, usable_cores() - 1), metavar="N",
         help="processes (default: all cores but one, here %(default)s)")  # fmt: skip
     return parser.parse_args(arguments)
 
 
-def _first_folder(*folders: Path) -> Path:
+def _first(*paths: Path) -> Path:
     """The first that is there; the first of all if none is, for the message that says so."""
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def main(arguments: list[str]) -> int:
@@ -122,14 +136,19 @@ def _work(options: argparse.Namespace) -> None:
     from Training.pool import results
 
     shares = _shares(options.split)
-    if options.planted < 0 or options.synthetic < 0 or options.planted + options.synthetic == 0:
-        raise InputError("Nothing to simulate; give --planted or --synthetic a number above 0.")
+    if min(options.planted, options.synthetic, options.stroke) < 0 or not (
+        options.planted + options.synthetic + options.stroke
+    ):
+        raise InputError("Nothing to simulate; give --planted, --synthetic or --stroke a number above 0.")
+    if options.stroke:
+        _strokes(options, shares)
+        return
     places = (options.real, options.label_maps, options.lesion_shapes)
     plans = plan(_sources(*places), options.planted, options.synthetic, options.seed)
     splits = []
     for source in SOURCES:  # each source by itself, so that every split holds both
         splits += split_by_patient([made.patient for made in plans if made.source == source], shares, options.seed)
-    _make_folders(options)
+    _make_folders(options, ("images", "truth", "region"), {"seed": options.seed, "format": options.format})
     missing = [made for made in plans if not made.files(options.folder, options.format)["image"].exists()]
     jobs = [(made, options.folder, options.format, *places) for made in missing]
     try:
@@ -138,6 +157,42 @@ def _work(options: argparse.Namespace) -> None:
                 line(done / len(jobs), f"simulated {done} of {len(jobs)} heads")
     finally:
         rows = _table(options, plans, splits)
+    print(f"{rows} cases are in {options.folder / TABLE}")
+
+
+def _strokes(options: argparse.Namespace, shares: dict[str, float]) -> None:
+    """Simulate what ``--stroke`` asks for."""
+    from Training.pool import results
+    from Training.strokes import (
+        StrokeFiles,
+        StrokeOptions,
+        is_there,
+        make_stroke,
+        plan_strokes,
+        sources_of,
+        write_tables,
+    )
+
+    if options.planted or options.synthetic:
+        raise InputError("Strokes and bleeds need folders of their own; simulate them one after the other.")
+    if not 32 <= options.size <= 1024:
+        raise InputError(f"A matrix of {options.size} pixels cannot be simulated; give --size 32 to 1024.")
+    if options.noise is not None and not 0 <= options.noise <= 100:
+        raise InputError(f"A noise of {options.noise:g} HU cannot be simulated; give --noise 0 to 100.")
+    places = (options.label_maps, options.atlas, options.lesion_shapes)
+    plans = plan_strokes(sources_of(*places), options.stroke, options.seed)
+    splits = split_by_patient([made.patient for made in plans], shares, options.seed)
+    asked = {"content": options.content, "size": options.size, "noise": options.noise, "still": options.still}
+    _make_folders(options, ("truth",), {"seed": options.seed, "format": "nrrd", **asked})
+    drawn = StrokeOptions(options.size, noise_hu=options.noise, moves="still" if options.still else None)
+    files = StrokeFiles(options.folder, options.content, drawn, *places)
+    jobs = [(made, files) for made in plans if not is_there(made, options.folder)]
+    try:
+        with ProgressLine() as line:
+            for done, _ in enumerate(results(make_stroke, jobs, options.workers), start=1):
+                line(done / len(jobs), f"simulated {done} of {len(jobs)} series")
+    finally:
+        rows = write_tables(options.folder, options.content, plans, splits)
     print(f"{rows} cases are in {options.folder / TABLE}")
 
 
@@ -224,18 +279,17 @@ def _shares(text: str) -> dict[str, float]:
     return shares
 
 
-def _make_folders(options: argparse.Namespace) -> None:
-    """The folders, and a note of the settings: a folder holds the heads of one seed and format."""
+def _make_folders(options: argparse.Namespace, places: Sequence[str], asked: dict[str, object]) -> None:
+    """The folders, and a note of what was asked: a folder holds the heads of one seed and format."""
     try:
-        for place in ("images", "truth", "region"):
+        for place in places:
             (options.folder / place).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, options.folder.name) from None
-    settings = {"seed": options.seed, "format": options.format, "version": __version__}
     path = options.folder / SETTINGS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in ("seed", "format") if before.get(name) != settings[name]]
+        changed = [name for name in asked if before.get(name) != asked[name]]
         if changed:
             raise InputError(
                 f"The folder '{options.folder.name}' holds heads of another {changed[0]} ({before.get(changed[0])}); "
@@ -243,7 +297,7 @@ def _make_folders(options: argparse.Namespace) -> None:
             )
         return
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(settings), encoding="utf-8")
+        temporary.write_text(json.dumps({**asked, "version": __version__}), encoding="utf-8")
 
 
 def _table(options: argparse.Namespace, plans: list[Plan], splits: list[str]) -> int:

@@ -31,7 +31,6 @@ TERRITORIES = {
     "posterior_fossa": (25, 27, 29),
 }
 VENTRICLES = (31, 32)
-ATLAS = "ArterialAtlas136.nii.gz"
 #: Grid in mm on which a head is fitted to the atlas, and on which distances to territories are kept.
 COARSE_MM = 3.0
 
