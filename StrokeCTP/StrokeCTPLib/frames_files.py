@@ -108,11 +108,14 @@ def as_hu(array: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
         fault = "no value above 1"
     if fault:
         raise InputError(f"{name} does not hold HU ({fault}); convert the original series again.")
-    low = int(np.count_nonzero(array < _AIR_HU))
+    low = sum(int(np.count_nonzero(frame < _AIR_HU)) for frame in array)
     if not low:
         return array, []
     note = f"{100 * low / array.size:.1f} % of the voxels lie outside the field of view and were set to air."
-    return np.maximum(array, _AIR_HU).astype(array.dtype, copy=False), [note]
+    clipped = np.empty(array.shape, array.dtype)
+    for frame, values in zip(clipped, array):
+        np.maximum(values, array.dtype.type(_AIR_HU), out=frame)
+    return clipped, [note]
 
 
 # -- files of Slicer -------------------------------------------------------------------------------------------

@@ -155,10 +155,9 @@ def _stored(
     study: Study, array: np.ndarray, unit: str, title: str, value_range: tuple[float, float], note: str = ""
 ) -> ScalarMap:
     """A map in the stored order of the axes, in hundredths: finer digits are noise, and noise does not compress."""
-    array = np.ascontiguousarray(study.order.undo_array(array))
-    if array.dtype.kind == "f":
-        np.round(array, 2, out=array)
-    return ScalarMap(study.source.like(array, unit), title, value_range, note)
+    array = study.order.undo_array(array)  # a view of what is kept, so it is not written to
+    array = np.round(array, 2) if array.dtype.kind == "f" else array
+    return ScalarMap(study.source.like(np.ascontiguousarray(array), unit), title, value_range, note)
 
 
 def _acquisition(frames: Frames) -> dict:

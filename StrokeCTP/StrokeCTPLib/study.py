@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from StrokeCTPLib.task import StrokeOptions
 
 #: Larger studies are not kept: a waiting process should not hold the memory of a whole acquisition and more.
-KEPT_BYTES = 2 << 30
+KEPT_BYTES = 1 << 30
 #: More lost frames than this share are motion beyond repair.
 MOST_LOST = 0.25
 #: Voxels of the highest contrast by which a bolus is told that ends after the acquisition, and the frames at its end.
@@ -74,9 +74,8 @@ def study_of(frames: Frames, options: StrokeOptions, device: str, progress: Prog
         progress(1.0, "Using what was prepared")
         return kept
     _kept.clear()
-    axial, order = _axial(frames)
-    moving = progress.part(0.0, 0.55)
-    axial, motion, still = _without_motion(axial, options, device, moving)
+    axial, order, own = _axial(frames)
+    axial, motion, still = _without_motion(axial, options, device, own, progress.part(0.0, 0.55))
     axial, left_out = _without_lost(axial, motion)
     grid = Volume(_mean(axial.array), axial.ijk_to_ras, "HU", axial.slice_origins_ras, meta=frames.volume.meta)
     stored = np.ascontiguousarray(order.undo_array(grid.array))
@@ -102,13 +101,18 @@ def engine_options(options: StrokeOptions) -> PerfusionOptions:
     )
 
 
-def _axial(frames: Frames) -> tuple[Volume, AxisOrder]:
-    """The frames in axial order with the times of their slices, in memory of their own if they are to be kept."""
+def _axial(frames: Frames) -> tuple[Volume, AxisOrder, bool]:
+    """The frames in axial order with the times of their slices, and whether their array may be written to.
+
+    What is mapped from a file is copied if it is to be kept, so that the file is free; acquisitions too large for that
+    are used, and corrected, where they are.
+    """
     axial, order = replace(frames.volume, frame_times_s=_times(frames)).axial()
-    array = axial.array
-    if array.nbytes <= KEPT_BYTES or not array.flags.c_contiguous:
-        array = np.array(array, order="C")
-    return replace(axial, array=array), order
+    array, small = axial.array, axial.array.nbytes <= KEPT_BYTES
+    copied = not array.flags.c_contiguous or (small and isinstance(array, np.memmap))
+    if copied:
+        axial = replace(axial, array=np.array(array, order="C"))
+    return axial, order, copied or not small
 
 
 def _times(frames: Frames) -> np.ndarray:
@@ -118,7 +122,7 @@ def _times(frames: Frames) -> np.ndarray:
 
 
 def _without_motion(
-    axial: Volume, options: StrokeOptions, device: str, progress: Progress
+    axial: Volume, options: StrokeOptions, device: str, in_place: bool, progress: Progress
 ) -> tuple[Volume, Motion | None, bool]:
     """Frames brought to the place of the first ones, how they had moved, and whether they were seen not to."""
     progress(0.0, "Looking for motion")
@@ -126,7 +130,7 @@ def _without_motion(
         return axial, None, False
     if options.motion == "auto" and not has_moved(axial.array, np.array(axial.spacing_mm)):
         return axial, None, True
-    corrected, motion = correct_motion(axial, device=device, in_place=True, progress=progress)
+    corrected, motion = correct_motion(axial, device=device, in_place=in_place, progress=progress)
     return corrected, motion, False
 
 

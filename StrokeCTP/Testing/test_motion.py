@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from StrokeCTPLib.motion import correct_motion, estimate_motion
+from StrokeCTPLib.motion import correct_motion, estimate_motion, has_moved
 from StrokeCTPLib.perfusion_maps import PerfusionOptions, compute_maps
 from StrokeCTPLib.quality import motion_flags
 from Training.simulation.ctp_stroke_phantom import StrokePhantom, stroke_phantom
@@ -96,3 +96,30 @@ def test_a_frame_of_something_else_is_beyond_repair():
     motion = estimate_motion(array, np.array(still().spacing_mm))
     assert np.flatnonzero(motion.beyond_repair).tolist() == [7] and not motion.corrected[7]
     assert [flag.code for flag in motion_flags(motion)] == ["beyond-repair"]
+
+
+# -- a quick look -------------------------------------------------------------------------------------------------
+
+
+def test_a_still_head_is_seen_to_be_still_though_contrast_passes():
+    assert not has_moved(still().array, np.array(still().spacing_mm))
+
+
+SLIGHT = {"aside": nodding(0, (0.7, 0, 0)), "upward": nodding(0, (0, 0, 1)), "nodding": nodding(0.6, (0, 0, 0))}
+
+
+@pytest.mark.parametrize("matrix", [*MOVES.values(), *SLIGHT.values()], ids=[*map(str, MOVES), *SLIGHT])
+def test_movement_shows_in_the_skull(matrix):
+    array = still().array.copy()
+    array[8] = moved(head().frames.array[8], matrix, head().frames.spacing_mm)[2:-2]
+    assert has_moved(array, np.array(still().spacing_mm))
+
+
+def test_without_bone_to_judge_by_movement_is_looked_for():
+    assert has_moved(np.full((6, 4, 16, 16), 40.0), np.array([1.0, 1.0, 5.0]))
+
+
+def test_frames_may_be_corrected_where_they_are():
+    given = replace(shaken(), array=shaken().array.copy())
+    moved_back, _ = correct_motion(given, in_place=True)
+    assert moved_back.array is given.array and np.array_equal(given.array, corrected()[0].array)
