@@ -17,7 +17,7 @@ from SpineDiscLabelLib.preprocessing import SagittalPreprocessing
 from SpineDiscLabelLib.targets import heat_maps
 from Training.data import Data
 from Training.discs_cases import painted_from, real_spine
-from Training.discs_views import RealSpine, Sample, painted_sample, real_sample
+from Training.discs_views import RealSpine, Sample, painted_sample, plain_sample, real_sample
 from Training.distributed import is_first
 from Training.pool import results
 from Training.progress import ProgressLine
@@ -42,6 +42,8 @@ class DiscSampler:
         preprocessing: of the network.
         shares: share of samples of ``"synthetic"`` (painted) and ``"store"`` (real).
         absent: whether channels of absent discs are taught to be 0; as published they get no gradient at all.
+        augmentation: of real scans: ``"windows"`` (anywhere, any contrast), ``"published"`` (whole, half of them upside
+            down), ``"none"`` (whole).
     """
 
     def __init__(
@@ -52,8 +54,9 @@ class DiscSampler:
         preprocessing: SagittalPreprocessing,
         shares: dict[str, float],
         absent: bool = True,
+        augmentation: str = "windows",
     ):
-        self.absent = absent
+        self.absent, self.augmentation = absent, augmentation
         self.painted, self.labelled, self.real, self.preprocessing = painted, labelled, real, preprocessing
         total = shares.get("synthetic", 0) + shares.get("store", 0)
         self.share_of_real = shares.get("store", 0) / total if total else 0.0
@@ -69,7 +72,10 @@ class DiscSampler:
     def sample(self, rng: np.random.Generator) -> Sample:
         """One sample."""
         if rng.random() < self.share_of_real:
-            return real_sample(self.real[rng.integers(len(self.real))], self.preprocessing, rng)
+            spine = self.real[rng.integers(len(self.real))]
+            if self.augmentation == "windows":
+                return real_sample(spine, self.preprocessing, rng)
+            return plain_sample(spine, self.preprocessing, rng, self.augmentation == "published")
         source = self.labelled if self.labelled and rng.random() < _FROM_LABELS else self.painted
         return painted_sample(source[rng.integers(len(source))], self.preprocessing, rng)
 
@@ -109,8 +115,9 @@ def spines(options: argparse.Namespace, recipe: Recipe, store: Store | None) -> 
         splits = store.of_split(*options.train_split), store.of_split(options.val_split)
         train, judged = ([real_spine(store.case(name)) for name in names] for names in splits)
     labelled = [spine for spine in map(painted_from, train) if spine is not None] if count else []
-    fitting = recipe["fitting"]
-    sampler = DiscSampler(painted[:keep], labelled, train, recipe.preprocessing, fitting["shares"], fitting["absent"])
+    fitting, augmentation = recipe["fitting"], recipe["sampling"]["augmentation"]
+    spines_of = (painted[:keep], labelled, train)
+    sampler = DiscSampler(*spines_of, recipe.preprocessing, fitting["shares"], fitting["absent"], augmentation)
     held_out = held_out_samples(painted[keep:], judged, recipe.preprocessing)
     return Data(
         sampler,

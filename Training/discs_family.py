@@ -23,10 +23,13 @@ FAMILY = Family(
         "simulation": {"spines": int},
         "fitting": {"near_weight": NUMBER, "absent": bool},
     },
-    defaults={"simulation": {"spines": 0}, "fitting": {"near_weight": 4.0, "absent": True}},
+    defaults={
+        "simulation": {"spines": 0}, "sampling": {"augmentation": "windows"},
+        "fitting": {"near_weight": 4.0, "absent": True},
+    },
     choices={
         "fitting.loss": ("joints_mse", "disc_mse", "disc_mse_quarter"),
-        "sampling.augmentation": ("none",),
+        "sampling.augmentation": ("windows", "published", "none"),
         "preprocessing.normalisation": ("percentile", "minmax"),
         "preprocessing.frame": ("display", "published"),
     },

@@ -173,15 +173,15 @@ def _depth(view: View) -> np.ndarray:
 
 def _finished(
     image: np.ndarray, view: View, points: np.ndarray, numbers: list[int | None], position: float,
-    preprocessing: SagittalPreprocessing, rng: np.random.Generator,
+    preprocessing: SagittalPreprocessing, rng: np.random.Generator | None,
 ) -> Sample:  # fmt: skip
-    """Normalised as in the pipeline, with the discs that are in view; left and right may change places."""
+    """Normalised as in the pipeline, with the discs that are in view; with ``rng`` left and right may change places."""
     inside = view.inside()
     image = preprocessing.normalise(image[None], inside[None])[0]
     seen = view.from_source(points[:, 1:])
     kept = view.sees(seen)
     discs = np.column_stack([points[kept, 0], seen[kept]])
-    if rng.random() < 0.5:
+    if rng is not None and rng.random() < 0.5:
         image = image[::-1]
     return Sample(image, discs, [number for number, keep in zip(numbers, kept) if keep], position)
 
@@ -224,6 +224,37 @@ def real_sample(spine: RealSpine, preprocessing: SagittalPreprocessing, rng: np.
     if rng.random() < 0.6:
         image = scanned(image, _depth(view), preprocessing.pixel_mm, draw_look(rng), rng)
     return _finished(image, view, spine.points, list(spine.numbers), position, preprocessing, rng)
+
+
+def plain_sample(
+    spine: RealSpine, preprocessing: SagittalPreprocessing, rng: np.random.Generator, flips: bool
+) -> Sample:
+    """A real scan as the paper's code shows it (disc specification 2.2, 2.4): whole, in the plane of its lowest number.
+
+    Args:
+        flips: turn half of the samples upside down, while the numbers stay with the discs, as the released code does.
+    """
+    known = [n for n, number in enumerate(spine.numbers) if number is not None] or [0]
+    lowest = min(known, key=lambda n: spine.numbers[n] or 0)
+    position = float(spine.points[lowest, 0])
+    reach = preprocessing.slab_mm / 2
+    weights = slab_weights(
+        len(spine.planes), spine.spacing[0], position + np.asarray(preprocessing.offsets_mm), 2 * reach
+    )
+    extent = np.array(spine.planes.shape[1:]) * spine.spacing[1:]
+    side = preprocessing.tile * preprocessing.pixel_mm
+    low, high = np.maximum((side - extent) / 2, 0), np.minimum((side + extent) / 2, side)
+    middle = np.full(2, (side - preprocessing.pixel_mm) / 2)
+    view = View(
+        np.eye(2), (extent - spine.spacing[1:]) / 2, middle, low, high, preprocessing.pixel_mm, preprocessing.tile
+    )
+    image = _resampled(np.tensordot(weights, spine.planes, axes=1).astype(np.float32), view, spine.spacing[1:])
+    sample = _finished(image, view, spine.points, list(spine.numbers), position, preprocessing, None)
+    if not (flips and rng.random() < 0.5):
+        return sample
+    discs = sample.discs_mm.copy()
+    discs[:, 1] = 2 * middle[0] - discs[:, 1]
+    return Sample(sample.image[:, ::-1], discs, sample.numbers, position)
 
 
 def slab_weights(count: int, gap_mm: float, wanted_mm: np.ndarray, half_width_mm: float) -> np.ndarray:

@@ -36,6 +36,7 @@ from NeuraxisLib.errors import InputError
 DEFAULTS: dict[str, Any] = {
     "optimiser": "adamw", "weight_decay": 0.0, "betas": (0.9, 0.999), "epsilon": 1e-8, "momentum": 0.9,
     "schedule": "cosine", "warmup": 0, "schedule_every": 1, "schedule_factor": 0.1, "schedule_patience": 10,
+    "schedule_at": (),
 }  # fmt: skip
 #: Share of the learning rate at the end of the cosine.
 COSINE_FLOOR = 0.02
@@ -84,7 +85,8 @@ class Schedule:
 
     Args:
         options: ``schedule``, ``warmup`` (steps of a straight rise to 1), ``schedule_every`` (steps),
-            ``schedule_factor`` and ``schedule_patience`` (scores), where they differ from :data:`DEFAULTS`.
+            ``schedule_factor``, ``schedule_patience`` (scores) and ``schedule_at`` (shares of the run, of
+            "milestones"), where they differ from :data:`DEFAULTS`.
         steps: how many steps the run has.
 
     Raises:
@@ -135,6 +137,10 @@ class Schedule:
     def _step(self, step: int) -> float:
         return self.options["schedule_factor"] ** (step // self.options["schedule_every"])
 
+    def _milestones(self, step: int) -> float:
+        passed = sum(step >= share * self.steps for share in self.options["schedule_at"])
+        return self.options["schedule_factor"] ** passed
+
     def _poly(self, step: int) -> float:
         return max(0.0, 1 - step / max(1, self.steps)) ** POLY_POWER
 
@@ -147,6 +153,7 @@ SCHEDULES: dict[str, Callable[[Schedule, int], float]] = {
     "constant": lambda schedule, step: 1.0,
     "cosine": Schedule._cosine,
     "step": Schedule._step,
+    "milestones": Schedule._milestones,
     "poly": Schedule._poly,
     "plateau": Schedule._plateau,
 }

@@ -28,7 +28,7 @@ SECTIONS: dict[str, Keys] = {
         "warmup": int, "ema": NUMBER, "precision": str, "validate_every": int, "keep_minutes": NUMBER,
         "early_stop": int, "shares": dict, "loss": str, "optimiser": str, "betas": list, "epsilon": NUMBER,
         "momentum": NUMBER, "schedule": str, "schedule_every": int, "schedule_factor": NUMBER, "schedule_patience": int,
-        "clip": NUMBER, "clip_value": NUMBER, "frozen": list,
+        "schedule_at": list, "clip": NUMBER, "clip_value": NUMBER, "frozen": list,
     },
 }  # fmt: skip
 #: Values of keys that a recipe may leave out.
@@ -37,7 +37,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "fitting": {
         "accumulate": 1, "early_stop": 0, "shares": {"store": 1.0}, "optimiser": "adamw", "betas": [0.9, 0.999],
         "epsilon": 1e-8, "momentum": 0.9, "schedule": "cosine", "schedule_every": 1, "schedule_factor": 0.1,
-        "schedule_patience": 10, "clip": 3.0, "clip_value": 0.0, "frozen": [],
+        "schedule_patience": 10, "schedule_at": [], "clip": 3.0, "clip_value": 0.0, "frozen": [],
     },
 }  # fmt: skip
 #: What a text may say.
@@ -46,7 +46,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "uncertainty": tuple(name for name in METHODS if name != "ensemble"),
     "fitting.precision": ("fp32", "bf16", "fp16"),
     "fitting.optimiser": ("adam", "adamw", "sgd", "rmsprop"),
-    "fitting.schedule": ("constant", "cosine", "step", "poly", "plateau"),
+    "fitting.schedule": ("constant", "cosine", "step", "milestones", "poly", "plateau"),
 }
 #: Keys that may be missing and stay so.
 OPTIONAL = ("preset", "uncertainty", "preprocessing.kind")

@@ -1,7 +1,7 @@
 """Layouts ``spine-generic`` and ``sct-discs``: images with single-voxel disc labels in the numbers of the SCT.
 
-``spine-generic``: BIDS, ``sub-*/anat/sub-*_T2w.nii.gz`` with ``derivatives/labels/sub-*/anat/*_label-discs_dlabel.nii.gz``
-or, before 2023, ``*_labels-disc-manual.nii.gz``. ``--image-suffix T1w`` takes one contrast only.
+``spine-generic``: BIDS, ``sub-*/anat/sub-*_T2w.nii.gz`` with ``*_label-discs_dlabel.nii.gz`` (before 2023
+``*_labels-disc-manual.nii.gz``) in ``derivatives/labels/sub-*/anat``. ``--image-suffix T1w`` takes one contrast only.
 ``sct-discs``: ``NAME.nii.gz`` beside ``NAME_label-disc.nii.gz``, ``NAME_labels-disc-manual.nii.gz`` or the like.
 
 Labels of both lie at the back edge of the discs; they are moved to the centres, by half of a usual depth, unless
@@ -20,7 +20,7 @@ from NeuraxisLib.files import READABLE
 from NeuraxisLib.volume import Volume
 from Training.layouts.base import Found, LayoutOptions, Source, existing_folder, natural, nothing_found, stem
 from Training.layouts.grids import facts_of, read_image, read_mask
-from Training.layouts.spine_labels import DiscPoints, checked, moved_to_centres
+from Training.layouts.spine_labels import checked, moved_to_centres
 from Training.store import StoredCase
 
 _LABEL = re.compile(r"^(?P<image>.+?)_(?:label|labels)[-_]discs?(?:[-_](?:dlabel|manual|posterior))?$")
