@@ -15,7 +15,8 @@ from NeuraxisLib.errors import GeometryError
 from SpineDiscLabelLib.locate import peaks
 
 if TYPE_CHECKING:
-    from SpineDiscLabelLib.evidence import DiscPredictor, Evidence
+    from SpineDiscLabelLib.disc_inference import DiscPredictor
+    from SpineDiscLabelLib.evidence import Evidence
 
 #: How the images may be turned: rows reversed, columns reversed, and what that makes of a person.
 TURNS = ((True, False, "upside down"), (False, True, "back to front"), (True, True, "upside down and back to front"))

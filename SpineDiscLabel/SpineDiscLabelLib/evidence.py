@@ -9,14 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from NeuraxisLib.inference import Predictor, predictor_for
-from NeuraxisLib.models import ModelFile
 from NeuraxisLib.task import Progress
-from SpineDiscLabelLib.networks import NETWORKS
+from SpineDiscLabelLib.disc_inference import DiscPredictor, enlarge
 from SpineDiscLabelLib.networks.hourglass import STRIDE
 from SpineDiscLabelLib.sagittal import SagittalImages
 
@@ -26,23 +21,6 @@ FEW_SLABS = 6
 LOOK_BESIDE = 0.1
 #: Scores are cut off here: above the 1 that networks are taught, so that a peak keeps its shape.
 HIGHEST = 1.5
-
-
-class DiscPredictor(Predictor):
-    """A disc network made ready; it gives scores at a quarter of the image's size, not yet limited to 0..1."""
-
-    batch_sizes = {"cpu": 1, "cuda": 16, "mps": 4}
-
-    def _values(self, network: nn.Module, x: Tensor) -> Tensor:
-        return network.scores(x)[-1].float()
-
-    def _probability(self, values: Tensor) -> Tensor:
-        return values.clamp(0, 1)
-
-
-def disc_predictor(model: ModelFile, device: str = "auto", precision: str = "auto") -> DiscPredictor:
-    """The predictor of a model, kept ready in this process; see :func:`NeuraxisLib.inference.predictor_for`."""
-    return predictor_for(model, NETWORKS, device, precision, kind=DiscPredictor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +55,6 @@ class Evidence:
         top, left = (-start for start in self.corner)
         fine = np.ascontiguousarray(fine[:, top : top + rows, left : left + columns])
         return fine * self.images.inside.any(axis=0)
-
-
-def enlarge(maps: np.ndarray) -> np.ndarray:
-    """(n, rows, columns) on the scores' grid -> STRIDE times the size, as the network's own output is enlarged."""
-    tensor = torch.from_numpy(np.ascontiguousarray(maps))[:, None]
-    return F.interpolate(tensor, scale_factor=STRIDE, mode="bilinear")[:, 0].numpy()
 
 
 def look(images: SagittalImages, predictor: DiscPredictor, progress: Progress | None = None) -> Evidence:

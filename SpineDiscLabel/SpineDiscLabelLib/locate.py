@@ -45,7 +45,8 @@ def locate(
     Raises:
         GeometryError, ModelError, CancelledError.
     """
-    from SpineDiscLabelLib.evidence import disc_predictor, look
+    from SpineDiscLabelLib.disc_inference import disc_predictor
+    from SpineDiscLabelLib.evidence import look
 
     preprocessing = SagittalPreprocessing.from_dict(model.header["preprocessing"])
     images = sagittal_images(volume, preprocessing)

@@ -17,7 +17,8 @@ from NeuraxisLib.volume import Volume
 from SpineDiscLabelLib.candidates import Candidate
 from SpineDiscLabelLib.checks import require_spine_mr
 from SpineDiscLabelLib.direction import require_right_way
-from SpineDiscLabelLib.evidence import DiscPredictor, Evidence, disc_predictor, look
+from SpineDiscLabelLib.disc_inference import DiscPredictor, disc_predictor
+from SpineDiscLabelLib.evidence import Evidence, look
 from SpineDiscLabelLib.locate import candidates_of
 from SpineDiscLabelLib.naming import Chain, name_chain
 from SpineDiscLabelLib.overlay import evidence_map

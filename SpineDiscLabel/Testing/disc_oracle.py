@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from NeuraxisLib.volume import Volume
-from SpineDiscLabelLib.evidence import DiscPredictor
+from SpineDiscLabelLib.disc_inference import DiscPredictor
 from SpineDiscLabelLib.preprocessing import SagittalPreprocessing
 from SpineDiscLabelLib.sagittal import SagittalImages, sagittal_images
 from SpineDiscLabelLib.targets import heat_maps

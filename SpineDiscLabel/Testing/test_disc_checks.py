@@ -14,7 +14,8 @@ from NeuraxisLib.errors import GeometryError, InputError
 from NeuraxisLib.volume import Volume
 from SpineDiscLabelLib.checks import require_spine_mr
 from SpineDiscLabelLib.direction import require_right_way
-from SpineDiscLabelLib.evidence import DiscPredictor, look
+from SpineDiscLabelLib.disc_inference import DiscPredictor
+from SpineDiscLabelLib.evidence import look
 from SpineDiscLabelLib.preprocessing import PUBLISHED
 
 GOOD = field_of_view(9, 4.0, 100, 80, 1.0)

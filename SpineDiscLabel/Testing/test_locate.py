@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from NeuraxisLib.errors import CancelledError
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
-from SpineDiscLabelLib.evidence import DiscPredictor, Evidence, look
+from SpineDiscLabelLib.disc_inference import DiscPredictor
+from SpineDiscLabelLib.evidence import Evidence, look
 from SpineDiscLabelLib.locate import candidates_of, mid_sagittal_band, peaks
 from SpineDiscLabelLib.preprocessing import PUBLISHED, SagittalPreprocessing
 from SpineDiscLabelLib.sagittal import sagittal_images
