@@ -17,6 +17,7 @@ from Training.layouts import get_layout
 from Training.layouts.base import LayoutOptions
 
 SAMPLES = ROOT / "Training" / "SampleAnatomy"
+ASKED = ["--stroke", "2", "--content", "both", "--seed", "5"]
 SMALL = ["--size", "64", "--still", "--label-maps", str(SAMPLES), "--lesion-shapes", "none", "--workers", "1"]
 
 
@@ -61,7 +62,7 @@ def test_prepare_reads_the_maps(folder):
 
 def test_a_stopped_run_goes_on_and_settings_are_kept(folder, capsys):
     before = {path: path.stat().st_mtime_ns for path in (folder / "truth").iterdir()}
-    given = [str(folder), "--stroke", "2", "--content", "both", "--noise", "1", "--seed", "5", *SMALL]
+    given = [str(folder), *ASKED, "--noise", "1", *SMALL]
     assert simulate.main(given) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "truth").iterdir()}
     assert (
