@@ -31,8 +31,9 @@ from SpineDiscLabelLib.naming_search import (
     prune,
 )
 
-#: Strengths are probabilities that a network is rarely as sure of as it says: they are used from here to here.
-STRENGTH_RANGE = (0.03, 0.97)
+#: A strength is the height of a heat map's peak, no probability: real discs at the ends of a field of view or beside
+#: the slab reach a third. Odds of a disc are its square over that of the height at which it is as likely as not.
+EVEN_STRENGTH, STRENGTH_RANGE = 0.3, (0.05, 1.0)
 #: What each evidence is raised by before it is compared with the others: a disc that does not light up its channel
 #: remains possible.
 EVIDENCE_FLOOR = 0.04
@@ -42,9 +43,9 @@ EVIDENCE_FLOOR = 0.04
 INDEPENDENT_DISCS, LANDMARK_TRUST = 7.0, 0.8
 _LANDMARKS = ("C1/C2", "C2/C3", "L5/S1", "L6/S1", "L4/S1")
 #: From this probability of the whole counting on a chain is called absolute.
-ABSOLUTE_FROM = 0.5
-#: Share of evidence that one disc has to have, of all discs', to say something about the level.
-SPEAKING_SHARE = 0.15
+ABSOLUTE_FROM = 0.7
+#: Evidence that one disc has to have, and its share of the evidence of all discs, to say something about the level.
+SPEAKING_FROM, SPEAKING_SHARE = 0.15, 0.15
 #: Countings less likely than this are not offered; at most so many are. The other forms of the lumbar spine are
 #: offered from the smaller probability on.
 OFFERED_FROM, VARIANT_FROM, MOST_OFFERED = 0.02, 0.002, 6
@@ -131,7 +132,7 @@ def name_chain(candidates: Sequence[Candidate], anchors: Mapping[int, int | str]
     evidence = np.array([np.clip(candidates[i].evidence, 0.0, 1.0) for i in chosen])
     strength = np.clip([candidates[i].strength for i in chosen], *STRENGTH_RANGE)
     held = {chosen.index(i): name for i, name in anchors.items()}
-    odds = strength / (1 - strength)
+    odds = (strength / EVEN_STRENGTH) ** 2
     odds[list(held)] = 1e6
     steps = possible_steps(points, np.log(odds))
     return _named(steps, odds, evidence, held, chosen)
@@ -314,7 +315,7 @@ def _speaks(evidence: np.ndarray, path: list[tuple[int, int]]) -> bool:
     """Whether what the discs look like says anything about the level: whether one channel stands out on some disc."""
     seen = evidence[[candidate for candidate, _ in path]]
     share = seen / np.maximum(seen.sum(axis=1, keepdims=True), 1e-9)
-    return bool((share.max(axis=1) * (seen.max(axis=1) > EVIDENCE_FLOOR) > SPEAKING_SHARE).any())
+    return bool(((share.max(axis=1) > SPEAKING_SHARE) & (seen.max(axis=1) > SPEAKING_FROM)).any())
 
 
 def _notes(
