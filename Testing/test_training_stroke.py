@@ -419,3 +419,14 @@ def test_counts_beside_the_architecture_are_those_of_the_network():
         with torch.device("meta"):
             count = sum(p.numel() for p in build(Recipe.read(path)).parameters())
         assert f"{count:,}" == re.search(r"([\d,]{6,}) parameters", path.read_text())[1]
+
+
+def test_a_process_that_judges_its_own_cases_waits_for_no_other(monkeypatch):
+    from Training import distributed
+
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)  # adding up would now need the other process
+    sums = torch.tensor([1.0, 2.0])
+    with distributed.alone():
+        assert distributed.total(sums) is sums
+    with pytest.raises((RuntimeError, ValueError)):
+        distributed.total(sums)
