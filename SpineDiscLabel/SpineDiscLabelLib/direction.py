@@ -1,8 +1,8 @@
 """Whether an image lies in the patient as its header says: a network that knows spines sees more the right way up.
 
 Networks of the display frame are trained on spines that stand upright and face left. The strongest slab is shown to
-the network once more upside down, back to front, and both; where it then names clearly more discs, the header is wrong.
-Right and left cannot be told apart in this way.
+the network once more upside down, back to front, and both; where it then names clearly more discs in their order from
+above, the header is wrong. Right and left cannot be told apart in this way.
 """
 
 from __future__ import annotations
@@ -64,8 +64,11 @@ def _best_view(evidence: Evidence) -> tuple[tuple[int, int], int]:
 
 
 def _named_evidence(scores: np.ndarray, levels: int, threshold: float, pixel_mm: float) -> float:
-    """Sum over all discs in (classes, rows, columns) of the evidence for the level that each looks most like."""
+    """The most evidence of (classes, rows, columns) that discs named in their order from above can have."""
     scores = np.clip(scores, 0, 1)
     strength = scores[levels] if len(scores) > levels else scores.max(axis=0)
-    found = peaks(strength[None], threshold, (1.0, pixel_mm, pixel_mm))
-    return float(sum(scores[:levels, row, column].max() for _, row, column in found))
+    found = sorted(peaks(strength[None], threshold, (1.0, pixel_mm, pixel_mm)), key=lambda place: place[1])
+    best = np.zeros(levels + 1)  # of chains from above that end before each level
+    for _, row, column in found:
+        best[1:] = np.maximum(best[1:], scores[:levels, row, column] + np.maximum.accumulate(best)[:-1])
+    return float(best.max())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from NeuraxisLib.errors import GeometryError, InputError
 from NeuraxisLib.volume import Volume
 from SpineDiscLabelLib.checks import require_spine_mr
-from SpineDiscLabelLib.direction import require_right_way
+from SpineDiscLabelLib.direction import _named_evidence, require_right_way
 from SpineDiscLabelLib.disc_inference import DiscPredictor
 from SpineDiscLabelLib.evidence import look
 from SpineDiscLabelLib.preprocessing import PUBLISHED
@@ -132,6 +132,15 @@ def test_wrong_way_header_is_told_from_what_the_network_sees(flip: tuple[int, in
     with pytest.raises(GeometryError, match=words) as refused:
         require_right_way(evidence, predictor, 0.1)
     assert "header" in one_sentence(refused.value)
+
+
+def test_only_discs_in_their_order_count_as_named():
+    """By hand: levels 3, 4, 2 from above with evidence 0.5, 0.6, 0.9; 3 and 4 in order make 1.1, 2 alone 0.9."""
+    scores = np.zeros((25, 64, 64), np.float32)
+    for row, level, evidence in ((10, 3, 0.5), (20, 4, 0.6), (30, 2, 0.9)):
+        scores[[level, 24], row, 30] = evidence, 1.0
+    assert _named_evidence(scores, 24, 0.3, 5.0) == pytest.approx(1.1)
+    assert _named_evidence(scores[:, ::-1], 24, 0.3, 5.0) == pytest.approx(1.5)
 
 
 def test_header_is_believed_where_nothing_speaks_against_it():
