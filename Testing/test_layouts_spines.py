@@ -252,3 +252,25 @@ def test_prepare_puts_spines_into_a_store(by_class, tmp_path, capsys):
         cases = [opened.case(info.id) for info in opened]
     assert [disc[0] for disc in cases[0].provenance["discs"]] == [22, 23, 24, 25]
     assert real_spine(cases[1]).labels.max() == 3
+
+
+@pytest.mark.slow
+def test_simulated_spines_are_written_prepared_and_keep_their_discs(tmp_path, monkeypatch):
+    from Training import simulate, simulated_spines
+    from Training.simulation import spine_mr
+
+    monkeypatch.setattr(
+        simulated_spines, "simulate_spine", lambda rng, region: spine_mr.simulate_spine(rng, region, True, 2.5)
+    )
+    folder = tmp_path / "made"
+    words = [str(folder), "--spines", "1", "--region", "lumbar", "--format", "nii.gz", "--workers", "1"]
+    assert simulate.main(words) == 0
+    before = (folder / "spines" / "spine_00000.nii.gz").stat().st_mtime_ns
+    assert simulate.main(words) == 0  # what is there is not made again
+    assert (folder / "spines" / "spine_00000.nii.gz").stat().st_mtime_ns == before
+    exact = json.loads((folder / "discs.json").read_text())["spines"]["spine_00000"]["discs"]
+    case = read_first(spine_points, folder, disc_points="centre")
+    assert [disc[0] for disc in case.provenance["discs"]] == [disc[0] for disc in exact]
+    apart = np.array(case.provenance["discs"])[:, 1:] - np.array(exact)[:, 1:]
+    assert np.abs(apart).max() <= 0.51 * max(case.image.spacing_mm) * 1.2
+    assert simulate.main([*words, "--planted", "1"]) == 1

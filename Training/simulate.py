@@ -1,7 +1,8 @@
-"""Write simulated head CTs or CT perfusion series with their exact truth, and the table that prepare reads.
+"""Write simulated head CTs, CT perfusion series or spine MR with their exact truth, in a form that prepare reads.
 
     python Training/simulate.py FOLDER --planted 40 --synthetic 20 --seed 7
     python Training/simulate.py FOLDER --stroke 10
+    python Training/simulate.py FOLDER --spines 10
     Slicer --no-main-window --python-script Training/simulate.py -- FOLDER --synthetic 20
 
 FOLDER/images, truth and region hold one file per case, FOLDER/cases.csv lists them; what --stroke writes stands in
@@ -60,6 +61,8 @@ examples:
   python Training/simulate.py strokes --stroke 20
   python Training/simulate.py learning --stroke 110 --content maps --size 128 --still
   python Training/prepare.py learning/cases.csv maps.h5 --layout maps
+  python Training/simulate.py spines --spines 40 --format nii.gz
+  python Training/prepare.py spines spines.h5 --layout sct-discs --disc-points centre
 """
 
 
@@ -88,7 +91,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     data = Path(os.environ.get("NEURAXIS_DATA", ROOT.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(
         prog="simulate.py",
-        description="Write simulated head CTs or CT perfusion series with their truth, and a table for prepare.",
+        description="Write simulated head CTs, CT perfusion series or spine MR with their truth, for prepare.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -97,6 +100,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--planted", type=int, default=0, metavar="N", help="real bleed-free head CTs with bleeds drawn into them")
     add("--synthetic", type=int, default=0, metavar="N", help="whole heads made from label maps")
     add("--stroke", type=int, default=0, metavar="N", help="4-D CT perfusion series with strokes (not with the others)")
+    add("--spines", type=int, default=0, metavar="N", help="sagittal spine MR of any region (not with the others)")
+    add("--region", choices=("cervical", "thoracic", "lumbar", "whole"), default="",
+        help="of spines (default: all in turn)")  # fmt: skip
     add("--content", choices=("frames", "maps", "both"), default="frames",
         help="of strokes, beside their truth: the frames, the maps that the stroke task makes of them, or both "
         "(default: %(default)s)")  # fmt: skip
@@ -136,10 +142,12 @@ def _work(options: argparse.Namespace) -> None:
     from Training.pool import results
 
     shares = _shares(options.split)
-    if min(options.planted, options.synthetic, options.stroke) < 0 or not (
-        options.planted + options.synthetic + options.stroke
-    ):
-        raise InputError("Nothing to simulate; give --planted, --synthetic or --stroke a number above 0.")
+    counts = (options.planted, options.synthetic, options.stroke, options.spines)
+    if min(counts) < 0 or not sum(counts):
+        raise InputError("Nothing to simulate; give --planted, --synthetic, --stroke or --spines a number above 0.")
+    if options.spines:
+        _spines(options)
+        return
     if options.stroke:
         _strokes(options, shares)
         return
@@ -194,6 +202,26 @@ def _strokes(options: argparse.Namespace, shares: dict[str, float]) -> None:
     finally:
         rows = write_tables(options.folder, options.content, plans, splits)
     print(f"{rows} cases are in {options.folder / TABLE}")
+
+
+def _spines(options: argparse.Namespace) -> None:
+    """Simulate what ``--spines`` asks for."""
+    from Training.pool import results
+    from Training.simulated_spines import is_there, write_list, write_spine
+
+    if options.planted or options.synthetic or options.stroke:
+        raise InputError("Spines need a folder of their own; simulate them alone.")
+    told = {"seed": options.seed, "format": options.format, "region": options.region}
+    _make_folders(options, ("spines",), told)
+    files = (options.folder, options.format, options.region, options.seed)
+    jobs = [(number, *files) for number in range(options.spines) if not is_there(number, *files[:2])]
+    try:
+        with ProgressLine() as line:
+            for done, _ in enumerate(results(write_spine, jobs, options.workers), start=1):
+                line(done / len(jobs), f"simulated {done} of {len(jobs)} spines")
+    finally:
+        count = write_list(*files, options.spines)
+    print(f"{count} spines are in {options.folder}")
 
 
 def plan(sources: HeadSources, planted: int, synthetic: int, seed: int) -> list[Plan]:
