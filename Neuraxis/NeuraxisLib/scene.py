@@ -22,7 +22,7 @@ from NeuraxisLib.volume import Volume
 
 #: Node reference role from every result node to the volume it was computed from.
 SOURCE_ROLE = "NeuraxisSource"
-#: Node attributes: the task of a result node, its part in the result, and what the segmentation node remembers.
+#: Node attributes: the task of a result node, its part in the result, what segmentation or points remember.
 TASK_ATTRIBUTE, PART_ATTRIBUTE = "Neuraxis.Task", "Neuraxis.Part"
 KEY_SLICES_ATTRIBUTE, WARNINGS_ATTRIBUTE = "Neuraxis.KeySlices", "Neuraxis.Warnings"
 PROVENANCE_ATTRIBUTE = "Neuraxis.Provenance"
@@ -178,6 +178,8 @@ def show_result(
     if result.points:
         shown.points = _result_node(source, result.task, "points", "vtkMRMLMarkupsFiducialNode", "points")
         fill_points(shown.points, result.points, np.linalg.inv(_parent_to_world(source)))
+        if result.labels is None:
+            _remember(shown.points, result)
     kept = [shown.segmentation, *shown.maps.values(), *shown.tables.values(), *shown.curves.values(), *helpers]
     kept.append(shown.points)
     for node in earlier.values():
@@ -270,6 +272,11 @@ def _fill_segmentation(node, result: Result, source, table: LabelTable) -> None:
     node.SetReferenceImageGeometryParameterFromVolumeNode(source)
     for label in table:
         _add_segment(node, label, result.labels.array == label.value, source)
+    _remember(node, result)
+
+
+def _remember(node, result: Result) -> None:
+    """Keep with a node what the scene has no other place for."""
     node.SetAttribute(KEY_SLICES_ATTRIBUTE, json.dumps([int(k) for k in result.key_slices]))
     node.SetAttribute(WARNINGS_ATTRIBUTE, "\n".join(result.warnings))
     node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(result.provenance, default=str))
@@ -305,7 +312,9 @@ def _oriented_image(mask: np.ndarray, source):
     return image
 
 
-def redraw_segments(segmentation: slicer.vtkMRMLSegmentationNode, labels: np.ndarray, source) -> None:
+def redraw_segments(
+    segmentation: slicer.vtkMRMLSegmentationNode, labels: np.ndarray, source: slicer.vtkMRMLScalarVolumeNode
+) -> None:
     """Give the segments of a result another shape: ``labels`` (k, j, i) as in its label table; surfaces are dropped.
 
     Nothing but the shapes changes, so that this can follow a slider.

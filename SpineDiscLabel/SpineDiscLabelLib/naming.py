@@ -142,6 +142,7 @@ def renumber(
     positions: Sequence[Sequence[float]] | np.ndarray,
     anchors: Mapping[int, int | str] | None = None,
     current: Sequence[int | None] | None = None,
+    evidence: np.ndarray | None = None,
 ) -> Chain:
     """Name points of which every one is a disc, as a person has put them: dragged, added, deleted or renamed.
 
@@ -150,6 +151,8 @@ def renumber(
         anchors: index of a point -> the disc that a person says it is, by number or name.
         current: the disc numbers that the points had before, None for new ones. They hold the level while nobody
             has named a point; with an anchor they are not used, as the anchor moves the whole chain.
+        evidence: (n, 24) as :attr:`~SpineDiscLabelLib.candidates.Candidate.evidence` what the network saw at each
+            point, 0 where it saw nothing; used in place of ``current``, also beside anchors.
 
     Raises:
         InputError: more points than a spine has discs, or anchors that are no disc or contradict each other.
@@ -161,13 +164,22 @@ def renumber(
     if not len(positions):
         return Chain(notes=["There is no point to name."])
     order = np.argsort(-positions[:, 2], kind="stable")
-    evidence = np.zeros((len(order), len(DISC_NAMES)))
-    if current is not None and not anchors:
+    if evidence is not None:
+        seen = np.clip(np.asarray(evidence, float), 0.0, 1.0)[order]
+    else:
+        seen = _as_before(current if not anchors else None, order)
+    held = {int(np.flatnonzero(order == index)[0]): name for index, name in anchors.items()}
+    return _named(consecutive_steps(positions[order]), np.ones(len(order)), seen, held, order.tolist())
+
+
+def _as_before(current: Sequence[int | None] | None, order: np.ndarray) -> np.ndarray:
+    """(n, 24) evidence that every point is the disc that it was before."""
+    seen = np.zeros((len(order), len(DISC_NAMES)))
+    if current is not None:
         for row, index in enumerate(order):
             if current[index] in DISC_NAMES:
-                evidence[row, current[index] - FIRST_DISC] = 1.0
-    held = {int(np.flatnonzero(order == index)[0]): name for index, name in anchors.items()}
-    return _named(consecutive_steps(positions[order]), np.ones(len(order)), evidence, held, order.tolist())
+                seen[row, current[index] - FIRST_DISC] = 1.0
+    return seen
 
 
 # -- the way there --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from NeuraxisLib import __version__
 from NeuraxisLib.clock import Clock
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.models import ModelFile
-from NeuraxisLib.result import Landmark, Measurement, Result, ScalarMap, Table
+from NeuraxisLib.result import Landmark, Result, ScalarMap
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
 from SpineDiscLabelLib.candidates import Candidate
@@ -19,13 +19,13 @@ from SpineDiscLabelLib.checks import require_spine_mr
 from SpineDiscLabelLib.direction import require_right_way
 from SpineDiscLabelLib.disc_inference import DiscPredictor, disc_predictor
 from SpineDiscLabelLib.evidence import Evidence, look
+from SpineDiscLabelLib.findings import UNSETTLED, alternatives_table, chain_findings, evidence_text
 from SpineDiscLabelLib.locate import candidates_of
 from SpineDiscLabelLib.naming import Chain, name_chain
 from SpineDiscLabelLib.overlay import evidence_map
 from SpineDiscLabelLib.pair import LEAST_COMMON, merged
 from SpineDiscLabelLib.preprocessing import SagittalPreprocessing
 from SpineDiscLabelLib.sagittal import SagittalImages, sagittal_images, sagittal_order
-from SpineDiscLabelLib.spine_measures import measure_spine
 from SpineDiscLabelLib.task import IMAGE, SECOND, DiscOptions
 
 #: Discs that are less certain than this lie on the slices to look at first.
@@ -79,6 +79,7 @@ def run(inputs: dict[str, Volume], model: ModelFile, options: DiscOptions, progr
         result = _result(inputs[IMAGE], found.evidence, chain)
     result.warnings = [*warnings, *predictor.warnings, *chain.notes, model.header["notice"]]
     result.provenance = _provenance(model, options, predictor, found.evidence.images, len(candidates), clock)
+    result.provenance["chain"] = _reasons(chain, candidates)
     progress(1.0, "Measuring")
     return result
 
@@ -116,30 +117,21 @@ def _result(source: Volume, evidence: Evidence, chain: Chain) -> Result:
         evidence_map(evidence, source), "Evidence of discs", (0.0, 1.0), "The network's heat maps of all discs."
     )
     result = Result(task="discs", source=source, maps={"evidence": seen}, points=points)
-    span = f"{points[0].name} to {points[-1].name}" if len(points) > 1 else points[0].name
-    result.measurements = [
-        Measurement("Discs found", float(len(points)), "", note=span),
-        Measurement("Probability of this numbering", chain.probability, ""),
-    ]
-    measures = measure_spine(chain.discs, source.regular())
-    result.measurements += measures.measurements
-    result.tables["discs"] = measures.table
+    result.measurements, result.tables["discs"] = chain_findings(chain.discs, chain.probability, source.regular())
     if chain.alternatives:
-        result.tables["alternatives"] = _alternatives(chain)
+        result.tables["alternatives"] = alternatives_table(chain.alternatives)
     result.key_slices = _key_slices(source, chain)
     return result
 
 
 def _note(chain: Chain) -> str:
-    return "The level is not settled; only the order is." if chain.relative else ""
+    return UNSETTLED if chain.relative else ""
 
 
-def _alternatives(chain: Chain) -> Table:
-    rows = tuple(
-        (other.title, other.names[0], other.names[-1], round(other.probability, 4)) for other in chain.alternatives
-    )
-    heads = (("Other numbering", ""), ("Highest", ""), ("Lowest", ""), ("Probability", ""))
-    return Table("Other ways to number these discs", heads, rows)
+def _reasons(chain: Chain, candidates: list[Candidate]) -> dict:
+    """What the names rest on; a panel needs it to number the discs anew when a person has corrected them."""
+    seen = {disc.name: evidence_text(candidates[disc.candidate].evidence) for disc in chain.discs}
+    return {"relative": chain.relative, "notes": list(chain.notes), "evidence_percent": seen}
 
 
 def _key_slices(source: Volume, chain: Chain) -> list[int]:
