@@ -28,7 +28,7 @@ class DiscOptions:
     """Options of the disc task. A negative number means: as the model file says."""
 
     device: str = _option("auto", "Where to compute: auto, cpu, cuda or mps.")
-    precision: str = _option("auto", "auto, float32 or bfloat16; auto takes bfloat16 where it is faster and agrees.")
+    precision: str = _option("float32", "float32, bfloat16 or auto; with the latter two faint discs may come and go.")
     threshold: float = _option(-1.0, "Evidence from which a place is a candidate; negative: the model's.")
     lowest: str = _option("", "Name of the lowest disc in view where you know it, such as L5/S1; the chain obeys.")
     highest: str = _option("", "Name of the highest disc in view where you know it, such as C2/C3; the chain obeys.")
