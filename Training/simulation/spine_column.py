@@ -32,6 +32,7 @@ def paint_column(sheet: Sheet, spine: Spine, rng: np.random.Generator) -> None:
         paint_disc(sheet, disc, rng)
     for body in spine.vertebrae:
         paint_body(sheet, body, rng)
+    _paint_ribs(sheet, spine, rng)
     _paint_dens_and_atlas(sheet, spine, canal, rng)
     _paint_coccyx(sheet, spine, rng)
 
@@ -308,6 +309,15 @@ def _paint_pillars(sheet: Sheet, spine: Spine, canal: _Canal) -> None:
                 high, low = 0.42 * body.height - grow, 0.02 * body.height + grow
                 forward = back + np.array([2, -depth, -depth, 2])
                 sheet.polygon(body.place(forward, np.array([high, high, low, low])), tissue, body.number)
+
+
+def _paint_ribs(sheet: Sheet, spine: Spine, rng: np.random.Generator) -> None:
+    """Heads and necks of the ribs beside the thoracic bodies, at the upper edge of each and further back outwards."""
+    for body in spine.vertebrae:
+        beside = abs(sheet.x_mm - body.x_mm) - 0.42 * body.width
+        if body.region == "T" and 0 < beside < 20:
+            middle = body.place(-0.42 * body.depth - 0.9 * beside, 0.45 * body.height)
+            _bone(sheet, ellipse(middle, (5.5 * spine.size, 4.5 * spine.size), body.tilt), 0, rng)
 
 
 def _paint_dens_and_atlas(sheet: Sheet, spine: Spine, canal: _Canal, rng: np.random.Generator) -> None:
