@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 SIZE = 128
 SCALE = 8
 NIGHT, BONE, BRAIN, FOLD, BLOOD = "#14283c", "#f4f1e8", "#8fa9bd", "#5f7c93", "#e8483a"
+PENUMBRA = "#f2c14e"
 
 
 def _canvas() -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -80,6 +81,21 @@ def hemorrhage_icon() -> Image.Image:
     return image
 
 
+def stroke_icon() -> Image.Image:
+    """An axial brain with core and penumbra on one side, under the curve of a bolus."""
+    image, draw = _canvas()
+    draw.ellipse([v * SCALE for v in (19, 9, 109, 119)], fill=BONE)
+    draw.ellipse([v * SCALE for v in (25, 15, 103, 113)], fill=BRAIN)
+    _stroke(draw, [(64, 19), (64, 109)], 4, FOLD)
+    penumbra = [(70, 44), (80, 32), (93, 42), (99, 60), (96, 79), (84, 88), (72, 78), (69, 60)]
+    draw.polygon(_smooth(penumbra), fill=PENUMBRA)
+    draw.polygon(_smooth([(77, 56), (85, 48), (93, 58), (91, 71), (82, 75)]), fill=BLOOD)
+    bolus = [(26, 86), (38, 85), (44, 66), (49, 44), (54, 62), (61, 79), (74, 84), (102, 86)]
+    _stroke(draw, bolus, 5, NIGHT)
+    _stroke(draw, bolus, 2.5, "#ffffff")
+    return image
+
+
 def main() -> None:
     """Write every icon to its place in the tree."""
     root = Path(__file__).resolve().parents[1]
@@ -87,6 +103,7 @@ def main() -> None:
         "Resources/Neuraxis.png": neuraxis_icon(),
         "Neuraxis/Resources/Icons/Neuraxis.png": neuraxis_icon(),
         "HemorrhageSeg/Resources/Icons/HemorrhageSeg.png": hemorrhage_icon(),
+        "StrokeCTP/Resources/Icons/StrokeCTP.png": stroke_icon(),
     }
     for place, image in places.items():
         path = root / place

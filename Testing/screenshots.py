@@ -1,8 +1,9 @@
-"""Make the pictures of README.md: the real panel after a real run on the bundled scan, beside the views.
+"""Make the pictures of README.md: the real panels after a real run, beside the views.
 
-    python Testing/screenshots.py [folder]     (default: Resources/Screenshots)
+    python Testing/screenshots.py [folder [module ...]]     (default: Resources/Screenshots, all modules)
 
-Runs on the stand-in for Slicer (Testing/slicer_stand_in): views and nodes are Slicer's, the widgets look alike.
+The head CT is the bundled scan; the stroke is simulated. Runs on the stand-in for Slicer (Testing/slicer_stand_in):
+views and nodes are Slicer's, the widgets look alike.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "Neuraxis"), str(ROOT / "HemorrhageSeg")]
+sys.path[:0] = [str(ROOT), *(str(ROOT / room) for room in ("Neuraxis", "HemorrhageSeg", "StrokeCTP"))]
 
 RUN_LIMIT_S = 1200
 
@@ -32,11 +33,11 @@ def show_scan():
     return node
 
 
-def run(application, widget) -> None:
+def run(application, widget, is_running) -> None:
     """Click the button and wait for the worker, as a user does."""
     widget.ui.applyButton.click()
     until = time.monotonic() + RUN_LIMIT_S
-    while widget._run is not None and time.monotonic() < until:
+    while is_running() and time.monotonic() < until:
         application.app.processEvents()
         time.sleep(0.05)
     if not widget.ui.statusLabel.text.startswith("Done"):
@@ -63,16 +64,25 @@ def arrange_views(application, node) -> None:
     application.layout.threeDWidget(0).threeDView().renderer.GetActiveCamera().Zoom(1.2)
 
 
-def main() -> None:
-    """Make all pictures."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "Resources" / "Screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
-    from Testing.slicer_stand_in import start
+def simulated_stroke():
+    """(frames, truth) of an occluded middle cerebral artery in real anatomy: 8 slices, 66 s, 4 HU of noise."""
+    import numpy as np
 
-    application = start()
-    for name in ("Neuraxis", "HemorrhageSeg"):
-        application.load_module(ROOT / name / f"{name}.py")
+    from Training.simulation.ctp_anatomy import StrokeSources
+    from Training.simulation.ctp_head import StrokeOptions, simulate_stroke
 
+    anatomy = ROOT / "Training" / "SampleAnatomy"
+    sources = StrokeSources(anatomy, anatomy / "ArterialAtlas136.nii.gz")
+    options = StrokeOptions(
+        size_px=192, slices=8, thickness_mm=8.0, step_s=1.5, duration_s=66.0, noise_hu=4.0, kind="m1",
+        grade="moderate", moves="still", head=1,
+    )  # fmt: skip
+    made = simulate_stroke(sources, np.random.default_rng(11), options)
+    return made.frames, made.labels
+
+
+def photograph_hemorrhage(application, folder: Path) -> None:
+    """The outline in all views, and the uncertainty over it."""
     import slicer
 
     from Testing.slicer_stand_in.pictures import photograph, save_png, size_views
@@ -80,7 +90,7 @@ def main() -> None:
     node = show_scan()
     slicer.util.setSliceViewerLayers(background=node)
     widget = application.new_widget("HemorrhageSeg")
-    run(application, widget)
+    run(application, widget, lambda: widget._run is not None)
     size_views(application)
     widget.ui.show3DButton.click()
     arrange_views(application, node)
@@ -90,6 +100,51 @@ def main() -> None:
     widget.ui.nextSliceButton.click()
     save_png(photograph(application, widget.parent), folder / "HemorrhageSegUncertainty.png")
     application.close_widget(widget)
+
+
+def photograph_stroke(application, folder: Path) -> None:
+    """All maps side by side with the lesions and the curves; the mouse points into the core."""
+    import numpy as np
+    import slicer
+
+    from NeuraxisLib import scene, scene_frames, scene_views
+    from StrokeCTPLib.panel_maps import LAYOUT
+    from Testing.slicer_stand_in.pictures import photograph, save_png, size_views
+
+    frames, truth = simulated_stroke()
+    scene_frames.add_sequence(frames, "CTP")
+    widget = application.new_widget("StrokeCTP")
+    widget.ui.nihssSpinBox.value, widget.ui.ageSpinBox.value, widget.ui.hoursSpinBox.value = 14, 71, 7.0
+    run(application, widget, lambda: widget._panel.run.is_running)
+    size_views(application)
+    source = widget._source()
+    scene_views.align(LAYOUT, source, scene_frames.array_of(widget.logic.resultNodes(source)["map cbf"]) != 0)
+    k, j, i = np.argwhere(truth == 2).mean(axis=0).round()
+    place = (scene.ijk_to_world(source) @ [i, j, k, 1])[:3]
+    for tag, _ in LAYOUT.views:
+        scene_views.slice_node_of(tag).JumpSliceByOffsetting(*place)
+    slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode").SetCursorPositionRAS(place)
+    widget.onCurveTimer()
+    widget.ui.inputsCollapsibleButton.collapsed = True
+    save_png(photograph(application, widget.parent), folder / "StrokeCTP.png")
+    application.close_widget(widget)
+
+
+PICTURES = {"HemorrhageSeg": photograph_hemorrhage, "StrokeCTP": photograph_stroke}
+
+
+def main() -> None:
+    """Make all pictures, or those of the modules that are named."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "Resources" / "Screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    from Testing.slicer_stand_in import start
+
+    application = start()
+    for name in ("Neuraxis", *PICTURES):
+        application.load_module(ROOT / name / f"{name}.py")
+    for name in sys.argv[2:] or PICTURES:
+        application.clear()
+        PICTURES[name](application, folder)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,11 @@ MODULES = [ROOT / name / f"{name}.py" for name in module_names()]
 #: Files that work on the widgets of a .ui file.
 PANELS = {path: [path] for path in MODULES}
 PANELS[ROOT / "HemorrhageSeg" / "HemorrhageSeg.py"].append(library("Neuraxis") / "result_panel.py")
+PANELS[ROOT / "StrokeCTP" / "StrokeCTP.py"] += [
+    library("Neuraxis") / "run_panel.py",
+    library("Neuraxis") / "scene_panel.py",
+    *sorted(library("StrokeCTP").glob("panel_*.py")),
+]
 
 
 def ui_file(module: Path) -> Path:

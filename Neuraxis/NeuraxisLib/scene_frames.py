@@ -12,8 +12,9 @@ import numpy as np
 import slicer
 
 from NeuraxisLib.errors import GeometryError, InputError
+from NeuraxisLib.frame_times import FRAME_LABELS, label_times
 from NeuraxisLib.scene import ijk_to_world, why_unsuitable
-from NeuraxisLib.scene_sequences import frames_from_node
+from NeuraxisLib.scene_sequences import frames_from_node, sequence_times
 from NeuraxisLib.volume import Volume
 
 #: Node reference role from the average image to the node with the frames.
@@ -35,6 +36,13 @@ def why_no_frames(node: slicer.vtkMRMLNode | None) -> str:
     if transform is not None and not transform.IsTransformToWorldLinear():
         return f"'{node.GetName()}' lies under a non-linear transform, which moves every voxel differently; remove it."
     return ""
+
+
+def has_times(node: slicer.vtkMRMLNode) -> bool:
+    """Whether a node with frames says when they were taken."""
+    if node.IsA("vtkMRMLSequenceNode"):
+        return sequence_times(node) is not None
+    return label_times(node.GetAttribute(FRAME_LABELS), frame_count(node)) is not None
 
 
 def frame_count(node: slicer.vtkMRMLNode) -> int:
@@ -68,12 +76,18 @@ def average_node(node: slicer.vtkMRMLNode | None) -> slicer.vtkMRMLScalarVolumeN
     return next((volume for volume in volumes if volume.GetNodeReferenceID(FRAMES_ROLE) == node.GetID()), None)
 
 
-def voxel_curve(node: slicer.vtkMRMLNode, voxel_kji: tuple[int, int, int]) -> np.ndarray:
-    """(t,) values of one voxel in all frames, read where they lie; nothing is copied but these."""
+def voxel_curve(node: slicer.vtkMRMLNode, voxel_kji: tuple[int, int, int], around: int = 0) -> np.ndarray:
+    """(t,) values of one voxel in all frames, read where they lie; nothing is copied but these.
+
+    Args:
+        around: averages the voxels of the slice that lie up to this many rows and columns away.
+    """
+    k, j, i = voxel_kji
+    place = (k, slice(max(j - around, 0), j + around + 1), slice(max(i - around, 0), i + around + 1))
     if not node.IsA("vtkMRMLSequenceNode"):
-        return np.array(slicer.util.arrayFromVolume(node)[voxel_kji], float)
+        return slicer.util.arrayFromVolume(node)[place].mean(axis=(0, 1), dtype=float)
     frames = (node.GetNthDataNode(number) for number in range(node.GetNumberOfDataNodes()))
-    return np.array([slicer.util.arrayFromVolume(frame)[voxel_kji] for frame in frames], float)
+    return np.array([slicer.util.arrayFromVolume(frame)[place].mean(dtype=float) for frame in frames])
 
 
 def array_of(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:

@@ -141,10 +141,15 @@ class ModulePanel(VTKObservationMixin):
         Args:
             begin: called with onDone, onFailed and onCancelled; returns the handle.
             done: what to say when it is done.
-            then: called with the result's nodes after that.
+            then: called with the result's nodes after that, if the module is still open.
         """
+
+        def follow_up(shown: Any) -> None:
+            if then is not None and self.parameterNode is not None:
+                then(shown)
+
         words = {"starting": _("Starting"), "cancelling": _("Cancelling"), "done": done}
-        self.run.start(begin, {**words, "cancelled": _("Cancelled; nothing was changed.")}, then)
+        self.run.start(begin, {**words, "cancelled": _("Cancelled; nothing was changed.")}, follow_up)
         self.refresh()
 
     def onCancel(self, checked: bool = False) -> None:

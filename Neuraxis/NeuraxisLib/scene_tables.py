@@ -47,6 +47,13 @@ def fill_table(node: slicer.vtkMRMLTableNode, table: Table) -> None:
     node.SetLocked(True)
 
 
+def table_rows(node: slicer.vtkMRMLTableNode) -> list[tuple[str, ...]]:
+    """The cells of a table as text, row by row."""
+    table = node.GetTable()
+    columns = range(table.GetNumberOfColumns())
+    return [tuple(table.GetValue(row, c).ToString() for c in columns) for row in range(table.GetNumberOfRows())]
+
+
 def _number(value) -> str:
     """A value as a reader wants it: two decimals below ten, one above; a dash for what is undefined."""
     if value is None:

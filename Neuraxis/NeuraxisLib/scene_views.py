@@ -9,10 +9,12 @@ from xml.sax.saxutils import escape
 import numpy as np
 import slicer
 
-from NeuraxisLib.scene import PART_ATTRIBUTE
+from NeuraxisLib.scene import PART_ATTRIBUTE, ijk_to_world
 
 #: Layout of Slicer's own that is shown when a map layout is left and none is remembered: four views.
 FOUR_UP = 3
+#: How much wider and higher than what matters a view is: legends stand at the right.
+ROOM_ACROSS, ROOM_DOWN = 1.35, 1.1
 #: Colours of the views' bars, so that the eye finds its map again.
 _BAR_COLORS = ("#5B8FA8", "#7A8FBF", "#9E8FBF", "#BF8F9E", "#BF9E7A", "#8FA85B")
 
@@ -127,21 +129,24 @@ def show_background(tag: str, volume: slicer.vtkMRMLVolumeNode | None) -> None:
         composite.SetBackgroundVolumeID(volume.GetID() if volume is not None else None)
 
 
-def align(layout: MapLayout, volume: slicer.vtkMRMLVolumeNode) -> None:
-    """Turn all slice views of a layout into the plane of the volume's slices, at its middle, filling the views."""
-    i_count, j_count, _ = volume.GetImageData().GetDimensions()
-    bounds = [0.0] * 6
-    volume.GetRASBounds(bounds)
-    center = [(bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)]
-    for tag, _ in layout.views:
-        node = slice_node_of(tag)
-        if node is None:
-            continue
+def align(layout: MapLayout, volume: slicer.vtkMRMLVolumeNode, where: np.ndarray | None = None) -> None:
+    """Turn all slice views of a layout into the plane of a volume's slices and show what matters there.
+
+    Args:
+        where: bool (k, j, i), what is to fill the views; its middle slice is shown. None for the whole image.
+    """
+    if where is None or not where.any():
+        where = np.ones(tuple(reversed(volume.GetImageData().GetDimensions())), bool)
+    spans = [np.flatnonzero(where.any(axis=tuple({0, 1, 2} - {axis}))) for axis in (2, 1, 0)]
+    middle = [(float(at[0]) + float(at[-1])) / 2 for at in spans]
+    middle[2] = float(round(middle[2]))
+    center = (ijk_to_world(volume) @ [*middle, 1.0])[:3]
+    across, down = (spacing * (at[-1] - at[0] + 1) for spacing, at in zip(volume.GetSpacing()[:2], spans))
+    for node in filter(None, (slice_node_of(tag) for tag, _ in layout.views)):
         node.RotateToVolumePlane(volume)
         width, height = node.GetDimensions()[:2]
         if width and height:
-            spacing = volume.GetSpacing()
-            per_pixel = max(spacing[0] * i_count / width, spacing[1] * j_count / height)
+            per_pixel = max(ROOM_ACROSS * across / width, ROOM_DOWN * down / height)
             node.SetFieldOfView(per_pixel * width, per_pixel * height, node.GetFieldOfView()[2])
         node.SetSliceOrigin(0, 0, 0)
         node.JumpSliceByCentering(*center)
@@ -222,21 +227,23 @@ def color_volume(
 def legend(volume: slicer.vtkMRMLScalarVolumeNode, title: str, shown: bool = True) -> None:
     """A colour bar with numbers beside a map, in every view that shows the map.
 
+    A bar that is there is made anew, as views that were made after a bar do not know it.
+
     Args:
         volume: a map that :func:`color_volume` has coloured.
         title: name and unit.
         shown: False takes the bar away.
     """
     logic = slicer.modules.colors.logic()
-    node = logic.GetColorLegendDisplayNode(volume)
-    if node is None:
-        if not shown:
-            return
-        node = logic.AddDefaultColorLegendDisplayNode(volume)
-    display = volume.GetDisplayNode()
+    earlier = logic.GetColorLegendDisplayNode(volume)
+    if earlier is not None:
+        slicer.mrmlScene.RemoveNode(earlier)
+    if not shown:
+        return
+    node = logic.AddDefaultColorLegendDisplayNode(volume)
     node.SetTitleText(title)
     node.SetNumberOfLabels(5)
-    node.SetLabelFormat("%.0f" if display.GetWindow() >= 8 else "%.1f")
+    node.SetLabelFormat("%.3g")
     node.SetSize(0.10, 0.55)
     node.SetPosition(0.98, 0.5)
     for text, size in ((node.GetTitleTextProperty(), 9), (node.GetLabelTextProperty(), 10)):
@@ -244,4 +251,4 @@ def legend(volume: slicer.vtkMRMLScalarVolumeNode, title: str, shown: bool = Tru
         text.SetColor(1, 1, 1)
         text.SetBold(False)
         text.SetItalic(False)
-    node.SetVisibility(shown)
+    node.SetVisibility(True)

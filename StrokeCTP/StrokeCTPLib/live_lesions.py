@@ -1,21 +1,24 @@
 """Lesions on maps that are there already, fast enough to follow a slider; numpy alone while it is dragged.
 
 While a threshold moves, the smoothed delay map and the flow are compared with it, nothing more. When it rests,
-:func:`~StrokeCTPLib.lesions.find_lesions` draws what the computation itself would draw, small islands removed.
+:func:`~StrokeCTPLib.findings.measure_stroke` finds on the same maps what the computation itself would find.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.volume import Volume
-from StrokeCTPLib.lesions import VESSEL_CBV, LesionRules, Lesions, find_lesions, left_side
+from StrokeCTPLib.lesions import VESSEL_CBV, LesionRules, Lesions, left_side
 
 #: Values of the label map.
 PENUMBRA, CORE = 1, 2
+#: Pixels kept around the head.
+_MARGIN = 2
 
 
 @dataclass(frozen=True)
@@ -50,28 +53,29 @@ class LiveLesions:
     """Lesions by changing thresholds on unchanging maps.
 
     Args:
-        maps: what to draw on.
+        maps: what to draw on, in the stored order of the axes.
         grid: the volume whose geometry the maps have.
+
+    Attributes:
+        maps, grid: the same, axial and cut to where tissue is, as lesions are drawn.
 
     Raises:
         InputError: the maps do not have one shape, or CBF or Tmax is missing.
     """
 
     def __init__(self, maps: ShownMaps, grid: Volume):
-        shapes = {array.shape for family in (maps.svd, maps.model, maps.calibrated) for array in family.values()}
-        if shapes != {maps.tissue.shape} or maps.tissue.shape != grid.array.shape[-3:]:
-            raise InputError("The perfusion maps lie on different grids; give maps of one calculation.")
-        missing = [name.upper() for name in ("cbf", "tmax") if name not in maps.svd]
-        if missing:
-            raise InputError(f"The map set is incomplete: {' and '.join(missing)} missing; thresholds need both.")
-        if "cbv" not in maps.svd:  # nothing is known of vessels, then
-            maps = ShownMaps({**maps.svd, "cbv": np.zeros_like(maps.svd["cbf"])}, maps.tissue, maps.inside)
-        self.maps, self.grid = maps, grid
-        allowed = maps.tissue & (maps.svd["cbv"] < VESSEL_CBV)
+        _check(maps, grid)
+        axial, self._order = grid.axial()
+        maps = _each(maps, self._order.apply_array)
+        self._shape = maps.tissue.shape
+        self._window = (slice(None), *(_span(maps.inside.any(axis=(0, 3 - axis))) for axis in (1, 2)))
+        self.maps = _each(maps, lambda array: np.ascontiguousarray(array[self._window]))
+        self.grid = replace(axial, array=np.broadcast_to(np.uint8(0), self.maps.tissue.shape), frame_times_s=None)
+        allowed = self.maps.tissue & (self.maps.svd["cbv"] < VESSEL_CBV)
         self._at = np.flatnonzero(allowed)
-        self._left = left_side(maps.inside, grid).ravel()[self._at]
+        self._left = left_side(self.maps.inside, self.grid).ravel()[self._at]
         per_slice = allowed.shape[1] * allowed.shape[2]
-        self._ml = grid.voxel_volumes_ml[self._at // per_slice].astype(np.float32)
+        self._ml = self.grid.voxel_volumes_ml[self._at // per_slice].astype(np.float32)
         self._prepared: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
 
     @property
@@ -91,11 +95,13 @@ class LiveLesions:
         core = late & (cbf < rules.rcbf * reference)
         labels = np.zeros(self.maps.tissue.shape, np.uint8)
         labels.ravel()[self._at] = late.astype(np.uint8) + core
-        return QuickLesions(labels, on_left + on_right, float(self._ml @ core))
+        return QuickLesions(self.stored(labels), on_left + on_right, float(self._ml @ core))
 
-    def final(self, rules: LesionRules) -> Lesions:
-        """Lesions as the computation draws them."""
-        return find_lesions(self.maps, self.grid, rules)
+    def stored(self, labels: np.ndarray) -> np.ndarray:
+        """A label map on the cut axial grid, back on the whole image in its stored order."""
+        whole = np.zeros(self._shape, labels.dtype)
+        whole[self._window] = labels
+        return self._order.undo_array(whole)
 
     def _values(self, rules: LesionRules) -> tuple[np.ndarray, np.ndarray]:
         """Smoothed delay and flow of the voxels that may be lesion."""
@@ -110,6 +116,62 @@ class LiveLesions:
         return self._prepared[key]
 
 
+def _span(there: np.ndarray) -> slice:
+    """The stretch of a row (n,) bool that holds all True, with room around it for what looks at neighbours."""
+    at = np.flatnonzero(there)
+    return slice(max(int(at[0]) - _MARGIN, 0), int(at[-1]) + 1 + _MARGIN) if len(at) else slice(None)
+
+
+def _check(maps: ShownMaps, grid: Volume) -> None:
+    shapes = {array.shape for family in (maps.svd, maps.model, maps.calibrated) for array in family.values()}
+    missing = [name.upper() for name in ("cbf", "tmax") if name not in maps.svd]
+    if missing:
+        raise InputError(f"The map set is incomplete: {' and '.join(missing)} missing; thresholds need both.")
+    if shapes != {maps.tissue.shape} or maps.tissue.shape != grid.array.shape[-3:]:
+        raise InputError("The perfusion maps lie on different grids; give maps of one calculation.")
+
+
+def _each(maps: ShownMaps, change: Callable[[np.ndarray], np.ndarray]) -> ShownMaps:
+    """The maps after a change of every array; without CBV, nothing is vessel."""
+    families = [{name: change(array) for name, array in family.items()}
+                for family in (maps.svd, maps.model, maps.calibrated)]  # fmt: skip
+    families[0].setdefault("cbv", np.zeros_like(families[0]["cbf"]))
+    return ShownMaps(families[0], change(maps.tissue), change(maps.inside), families[1], families[2])
+
+
 def labels_of(lesions: Lesions) -> np.ndarray:
     """uint8 (k, j, i) label map of finished lesions."""
     return lesions.hypoperfused.astype(np.uint8) * PENUMBRA + lesions.core.astype(np.uint8) * (CORE - PENUMBRA)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds as a reader thinks of them: those of the standard engine (plain bSVD), and the maps to draw on.
+
+    Attributes:
+        family: "calibrated", "svd" or "model". late_s: Tmax in s. rcbf: share of the reference flow.
+    """
+
+    family: str = "calibrated"
+    late_s: float = 6.0
+    rcbf: float = 0.30
+
+    def rules(self, calibration: Mapping[str, float] | None, base: LesionRules | None = None) -> LesionRules:
+        """The rules that they become on the maps of a patient.
+
+        Args:
+            calibration: as in the result's provenance; None where maps of another program are thresholded as they are.
+            base: clean-up to keep; None takes the usual.
+        """
+        base = replace(base or LesionRules(), family=self.family, late_s=self.late_s, rcbf=self.rcbf, grade_shift_s=0.0)
+        if calibration is None or self.family == "svd":
+            return base
+        shift_s = self.late_s - calibration["plain_tmax_s"]
+        if self.family == "model":
+            return replace(base, late_s=calibration["line_delay_s"] + shift_s)
+        return replace(
+            base,
+            late_s=calibration["tmax_s"] + shift_s,
+            rcbf=calibration["rcbf"] * self.rcbf / calibration["plain_rcbf"],
+            grade_shift_s=calibration["tmax_s"] - calibration["plain_tmax_s"],
+        )

@@ -43,15 +43,15 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     collapsed = QtCore.Property(bool, _get_collapsed, _collapse)
 
     def sizeHint(self):
-        inner = self.layout().sizeHint() if self.layout() and not self._is_collapsed else QtCore.QSize(100, 0)
+        inner = self.layout().totalSizeHint() if self.layout() and not self._is_collapsed else QtCore.QSize(100, 0)
         return QtCore.QSize(inner.width(), max(inner.height(), self._HEADER) if self.layout() else self._HEADER)
 
     def minimumSizeHint(self):
-        inner = self.layout().minimumSize() if self.layout() and not self._is_collapsed else QtCore.QSize(0, 0)
+        inner = self.layout().totalMinimumSize() if self.layout() and not self._is_collapsed else QtCore.QSize(0, 0)
         return QtCore.QSize(inner.width(), max(inner.height(), self._HEADER))
 
     def hasHeightForWidth(self) -> bool:
-        return True
+        return self.layout() is not None and self.layout().hasHeightForWidth()
 
     def heightForWidth(self, width: int) -> int:
         if self.layout() is None or self._is_collapsed:

@@ -22,6 +22,7 @@ def stand_in():
     application = slicer_stand_in.start()
     application.load_module(ROOT / "Neuraxis" / "Neuraxis.py")
     application.load_module(ROOT / "HemorrhageSeg" / "HemorrhageSeg.py")
+    application.load_module(ROOT / "StrokeCTP" / "StrokeCTP.py")
     return application
 
 

@@ -61,7 +61,7 @@ def photograph(application, panel: QtWidgets.QWidget, size=(1280, 720), panel_wi
     """The panel at the left and the views of the layout at the right, drawn at ``size`` pixels."""
     picture = QtGui.QImage(*size, QtGui.QImage.Format_RGB32)
     picture.fill(QtGui.QColor(30, 30, 30))
-    panel.resize(panel_width, size[1])
+    panel.resize(panel_width, max(size[1], panel.layout().totalHeightForWidth(panel_width)))  # the rest is scrolled to
     panel.show()
     application.app.processEvents()
     painter = QtGui.QPainter(picture)

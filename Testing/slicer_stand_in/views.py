@@ -10,7 +10,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 _SLICE_MANAGERS = (
     "vtkMRMLVolumeGlyphSliceDisplayableManager", "vtkMRMLModelSliceDisplayableManager",
     "vtkMRMLCrosshairDisplayableManager", "vtkMRMLSegmentationsDisplayableManager2D",
-    "vtkMRMLColorLegendDisplayableManager",
+    "vtkMRMLColorLegendDisplayableManager", "vtkMRMLMarkupsDisplayableManager",
 )  # fmt: skip
 _THREE_D_MANAGERS = (
     "vtkMRMLCameraDisplayableManager", "vtkMRMLViewDisplayableManager", "vtkMRMLModelDisplayableManager",

@@ -1,0 +1,444 @@
+"""Slicer module: from the frames of a CT perfusion acquisition, or maps of another program, to core and penumbra."""
+
+import unittest
+from pathlib import Path
+from typing import Annotated
+
+import qt
+import slicer
+from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+
+TASK_NAME = "stroke"
+#: The live curve follows the mouse at most this often.
+CURVE_INTERVAL_MS = 40
+REQUIREMENTS_FILE = Path(__file__).parent / "StrokeCTPLib" / "Resources" / "requirements.txt"
+
+
+class StrokeCTP(ScriptedLoadableModule):
+    """Metadata of the module."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("Stroke CT Perfusion")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = ["Neuraxis", "Sequences"]
+        self.parent.contributors = ["The Neuraxis contributors"]
+        self.parent.helpText = _(
+            "Computes perfusion maps (CBF, CBV, MTT, Tmax, TTP) from a CT perfusion acquisition and draws core and "
+            "penumbra on them, or on the maps of another program. Research use only; not a medical device. "
+            "<a href='https://github.com/neuraxis-project/SlicerNeuraxis'>Documentation</a>"
+        )
+        self.parent.acknowledgementText = _("Part of Neuraxis, tools for neuroradiology research.")
+
+
+@parameterNodeWrapper
+class StrokeCTPParameterNode:
+    """What the panel remembers in the scene.
+
+    inputKind - "frames" or "maps".
+    frames - sequence or multi-volume with the acquisition; intervalS - seconds between frames, 0 as the node says.
+    cbfMap ... ttpMap - maps of another program.
+    modelName - chosen network; empty for threshold rules. device - where to compute.
+    nihss, ageYears, hoursSinceWell - of the patient; -1 where unknown.
+    artery, vein - voxels "k,j,i" that the user chose; empty to find them.
+    family, lateS, rcbfPercent - maps and thresholds from which lesions are drawn.
+    shownMap, overlayOpacity - the map over the image.
+    """
+
+    inputKind: str = "frames"
+    frames: vtkMRMLNode
+    intervalS: float = 0.0
+    cbfMap: vtkMRMLScalarVolumeNode
+    cbvMap: vtkMRMLScalarVolumeNode
+    mttMap: vtkMRMLScalarVolumeNode
+    tmaxMap: vtkMRMLScalarVolumeNode
+    ttpMap: vtkMRMLScalarVolumeNode
+    modelName: str = ""
+    device: str = "auto"
+    nihss: int = -1
+    ageYears: int = -1
+    hoursSinceWell: float = -1.0
+    artery: str = ""
+    vein: str = ""
+    family: str = "calibrated"
+    lateS: float = 6.0
+    rcbfPercent: float = 30.0
+    shownMap: str = ""
+    overlayOpacity: Annotated[float, WithinRange(0, 1)] = 0.6
+
+
+class StrokeCTPWidget(ScriptedLoadableModuleWidget):
+    """Panel: binds widgets to the parameter node, starts runs, shows what they found and lets thresholds move."""
+
+    def setup(self):
+        """Build the panel."""
+        ScriptedLoadableModuleWidget.setup(self)
+        from NeuraxisLib.result_panel import ModelChooser
+        from NeuraxisLib.scene_panel import ModulePanel
+        from StrokeCTPLib.panel_curves import CurvePanel
+        from StrokeCTPLib.panel_lesions import LesionPanel
+        from StrokeCTPLib.panel_maps import MapViews
+        from StrokeCTPLib.panel_vessels import VesselPanel
+
+        self.logic = StrokeCTPLogic()
+        self._panel = ModulePanel(self, self.logic)
+        self.ui = self._panel.ui
+        self._models = ModelChooser(self.ui, without=_("Threshold rules, no network"))
+        self._maps, self._curves, self._lesions = MapViews(self.ui), CurvePanel(self.ui), LesionPanel(self.ui)
+        self._vessels = VesselPanel(self.onVesselChosen, self._panel.say)
+        self._curveTimer = qt.QTimer()
+        self._curveTimer.interval, self._curveTimer.singleShot = CURVE_INTERVAL_MS, True
+        self._connectButtons()
+        self._panel.begin()
+
+    def _connectButtons(self):
+        self._curveTimer.connect("timeout()", self.onCurveTimer)
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.loadFolderButton.connect("clicked(bool)", self.onLoadFolder)
+        self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReport)
+        self.ui.openFolderButton.connect("clicked(bool)", self.onOpenFolder)
+        self.ui.layoutButton.connect("clicked(bool)", self.onLayout)
+        self.ui.placeArteryButton.connect("clicked(bool)", self.onPlaceArtery)
+        self.ui.placeVeinButton.connect("clicked(bool)", self.onPlaceVein)
+        self.ui.findVesselsButton.connect("clicked(bool)", self.onFindVessels)
+        self.ui.resetThresholdsButton.connect("clicked(bool)", self.onResetThresholds)
+        self.ui.inputKindComboBox.connect("currentIndexChanged(int)", self.onInputKindChosen)
+        self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
+        self.ui.familyComboBox.connect("currentIndexChanged(int)", self.onFamilyChosen)
+        self.ui.mapComboBox.connect("currentIndexChanged(int)", self.onMapChosen)
+        self.ui.lateSlider.connect("valueIsChanging(double)", self.onThresholdMoving)
+        self.ui.rcbfSlider.connect("valueIsChanging(double)", self.onThresholdMoving)
+
+    @property
+    def _parameterNode(self):
+        return self._panel.parameterNode
+
+    def enter(self):
+        """Called whenever the user opens the module."""
+        self._panel.enter()
+
+    def exit(self):
+        """Called whenever the user leaves the module; a run goes on."""
+        self._panel.exit()
+
+    def cleanup(self):
+        """Called when the panel goes: nothing is left running."""
+        self._panel.cleanup()
+
+    def preselect(self):
+        """Choose the first acquisition that can be computed on."""
+        from NeuraxisLib import scene_frames
+
+        if self._parameterNode.frames is None:
+            sequences = slicer.util.getNodesByClass("vtkMRMLSequenceNode")
+            self._parameterNode.frames = next((n for n in sequences if not scene_frames.why_no_frames(n)), None)
+        self._models.fill(self.logic.models(refresh=True), self._parameterNode.modelName)
+
+    def follow(self):
+        """Follow the mouse."""
+        crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        self._panel.addObserver(crosshair, crosshair.CursorPositionModifiedEvent, self.onCursorMoved)
+
+    def unfollow(self):
+        """Follow neither mouse nor points."""
+        crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        self._panel.removeObserver(crosshair, crosshair.CursorPositionModifiedEvent, self.onCursorMoved)
+        self._curveTimer.stop()
+        self._vessels.stop()
+        self._vessels.follow(None, None)
+
+    def refresh(self):
+        """Make the panel and the views say what the parameter node and the scene hold."""
+        from StrokeCTPLib import panel_choice
+
+        parameters, ui, idle = self._parameterNode, self.ui, not self._panel.run.is_running
+        frames, source = panel_choice.starts_from_frames(parameters), panel_choice.source_of(parameters)
+        ui.inputKindComboBox.setCurrentIndex(0 if frames else 1)
+        ui.framesWidget.visible, ui.mapsWidget.visible = frames, not frames
+        self._models.choose(parameters.modelName)
+        self._panel.refreshStart(panel_choice.why_not(parameters), _("Compute the maps and draw core and penumbra."))
+        nodes = self.logic.resultNodes(source)
+        self._lesions.refresh(source, nodes, parameters)
+        self._maps.refresh(source, nodes, parameters)
+        self._vessels.follow(nodes.get("points"), source)
+        computed = idle and frames and "table measurements" in nodes
+        ui.placeArteryButton.enabled = ui.placeVeinButton.enabled = computed
+        ui.findVesselsButton.enabled = computed and bool(parameters.artery or parameters.vein)
+        there = idle and self.logic.resultFolder(source) is not None
+        ui.saveReportButton.enabled = ui.openFolderButton.enabled = there
+
+    def _source(self):
+        from StrokeCTPLib.panel_choice import source_of
+
+        return source_of(self._parameterNode)
+
+    # -- choices ------------------------------------------------------------------------------------------------
+
+    def onInputKindChosen(self, index=None):
+        """Frames or maps."""
+        if self._parameterNode is not None:
+            self._parameterNode.inputKind = "maps" if self.ui.inputKindComboBox.currentIndex == 1 else "frames"
+
+    def onModelChosen(self, index=None):
+        """Another network was picked, or none."""
+        if self._parameterNode is not None:
+            self._parameterNode.modelName = self._models.show_card()
+
+    def onFamilyChosen(self, index=None):
+        """Lesions on other maps."""
+        if self._parameterNode is not None and self.ui.familyComboBox.currentData:
+            self._parameterNode.family = self.ui.familyComboBox.currentData
+
+    def onMapChosen(self, index=None):
+        """Another map over the image, or none."""
+        if self._parameterNode is not None:
+            self._parameterNode.shownMap = self.ui.mapComboBox.currentData or ""
+
+    def onThresholdMoving(self, value=None):
+        """A slider is being dragged: the lesions follow."""
+        if self._parameterNode is not None:
+            self._lesions.follow(self.ui.lateSlider.value, self.ui.rcbfSlider.value / 100)
+
+    def onResetThresholds(self, checked=False):
+        """The usual thresholds again."""
+        self._parameterNode.lateS, self._parameterNode.rcbfPercent = 6.0, 30.0
+
+    def onLayout(self, checked=False):
+        """All maps side by side, or the layout before."""
+        source = self._source()
+        self._maps.show_side_by_side(source, self.logic.resultNodes(source), bool(checked))
+        self.refresh()
+
+    def onCursorMoved(self, caller=None, event=None):
+        """The mouse moved in a view: look at its voxel soon, however often it moves."""
+        if not self._curveTimer.active:
+            self._curveTimer.start()
+
+    def onCurveTimer(self):
+        """Show curve and values of the voxel under the mouse."""
+        if self._parameterNode is not None:
+            source = self._source()
+            self._curves.follow_mouse(source, self._parameterNode, self.logic.resultNodes(source))
+
+    # -- runs ---------------------------------------------------------------------------------------------------
+
+    def onApply(self, checked=False):
+        """Start a run; its maps are shown side by side."""
+        self._start(lambda shown: self.onLayout(True))
+
+    def _start(self, then=None):
+        parameters = self._parameterNode
+        self._curves.forget()
+        done = _("Done. Look at maps and vessels before you use any number.")
+        self._panel.startRun(lambda **callbacks: self.logic.start(parameters, **callbacks), done, then)
+
+    def onPlaceArtery(self, checked=False):
+        """The next click in a view is the artery."""
+        self._vessels.place("Artery", self._source())
+        self._panel.say(_("Click on an artery in a slice view."))
+
+    def onPlaceVein(self, checked=False):
+        """The next click in a view is the vein."""
+        self._vessels.place("Vein", self._source())
+        self._panel.say(_("Click on a large vein in a slice view."))
+
+    def onVesselChosen(self, vessel, voxel):
+        """Compute anew with the artery or the vein that was chosen."""
+        setattr(self._parameterNode, vessel.lower(), ",".join(map(str, voxel)))
+        if not self._panel.run.is_running:
+            self._start()
+
+    def onFindVessels(self, checked=False):
+        """Back to the vessels that are found automatically."""
+        self._parameterNode.artery = self._parameterNode.vein = ""
+        self._start()
+
+    def onSaveReport(self, checked=False):
+        """Copy the report to where the user wants it; bring it up to date first if thresholds were changed."""
+        target = qt.QFileDialog.getSaveFileName(self.parent, _("Save report"), "perfusion_report.html", "HTML (*.html)")
+        if target:
+            self._upToDate(lambda shown=None: self._panel.copyReport(self.logic.resultFolder(self._source()), target))
+
+    def onOpenFolder(self, checked=False):
+        """Open the result folder in the file browser, brought up to date first."""
+        self._upToDate(lambda shown=None: self._panel.openFolder(self.logic.resultFolder(self._source())))
+
+    def _upToDate(self, then):
+        if self.logic.isUpToDate(self._parameterNode):
+            then()
+        else:
+            self._start(then)
+
+    def onLoadFolder(self, checked=False):
+        """Read an acquisition, or maps, from a folder into the scene."""
+        folder = qt.QFileDialog.getExistingDirectory(self.parent, _("Folder with CT perfusion"))
+        if not folder:
+            return
+        try:
+            with slicer.util.WaitCursor():
+                message = self.logic.loadFolder(folder, self._parameterNode)
+        except Exception as error:
+            message = str(error)
+        self._panel.say(message)
+
+
+class StrokeCTPLogic(ScriptedLoadableModuleLogic):
+    """The task on what the scene holds; for the panel and for the Python console alike.
+
+    In the console::
+
+        logic = slicer.util.getModuleLogic("StrokeCTP")
+        shown = logic.process(slicer.util.getNode("CTP"), nihss=14)
+        print(slicer.util.arrayFromTableColumn(shown.tables["measurements"], "Value"))
+    """
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        from StrokeCTPLib.stroke_runs import StrokeRuns
+
+        self._runs = StrokeRuns(self.newClient)
+        self._models = None
+
+    def newClient(self):
+        """A worker client with the settings of the Neuraxis module."""
+        return slicer.util.getModuleLogic("Neuraxis").newClient()
+
+    def getParameterNode(self):
+        """The wrapped parameter node."""
+        return StrokeCTPParameterNode(super().getParameterNode())
+
+    def process(self, chosen, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
+        """Compute maps, core and penumbra; an earlier result of the same frames or maps is replaced.
+
+        :param chosen: sequence or multi-volume node with the frames, or a dict of volume nodes by map
+            (``{"cbf": ..., "tmax": ..., "cbv": ...}``)
+        :param modelName: network that draws the lesions; None for threshold rules
+        :param device: "auto", "cpu", "cuda" or "mps"
+        :param wait: return when it is done, with the nodes (``.segmentation``, ``.maps``, ``.tables``, ``.curves``);
+            otherwise return a handle at once, call :meth:`poll` now and then, and one of onDone(nodes),
+            onFailed(error), onCancelled() follows
+        :param optionsAndCallbacks: onProgress(fraction, stage) and the three above; options of the task, such as
+            ``artery="7,120,96"``, ``late_s=6.0``, ``rcbf=0.3``, ``nihss=14``, ``interval_s=1.5``
+        :raises NeuraxisLib.errors.NeuraxisError: one sentence on what is wrong and what to do
+        """
+        events = ("onProgress", "onDone", "onFailed", "onCancelled")
+        callbacks = [optionsAndCallbacks.pop(event, None) for event in events]
+        return self._runs.process_chosen(chosen, modelName or "", device, optionsAndCallbacks, wait, *callbacks)
+
+    def start(self, parameters, **callbacks):
+        """Begin the run that the panel asks for; returns its handle."""
+        from StrokeCTPLib import panel_choice
+
+        chosen, options = panel_choice.chosen_input(parameters), panel_choice.options_of(parameters)
+        return self.process(chosen, parameters.modelName, parameters.device, False, **options, **callbacks)
+
+    def processFolder(self, files, outputFolder, modelName=None, device="auto", onProgress=None, **options):
+        """Process DICOM folders or files (frames or maps) into one result folder each; a bad case stops no other.
+
+        :param onProgress: called before each case with (index, count, file name)
+        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed) and ``.error``
+        """
+        return self._runs.process_folder(files, outputFolder, modelName or "", device, options, onProgress)
+
+    def loadFolder(self, folder, parameters=None):
+        """Read an acquisition as a sequence, or maps as volumes, into the scene, and choose them in the panel.
+
+        :return: a sentence on what was found
+        """
+        from StrokeCTPLib.stroke_loading import load_folder
+
+        return load_folder(folder, parameters)
+
+    def isUpToDate(self, parameters):
+        """Whether the result in the scene was computed with what the panel says now."""
+        from StrokeCTPLib import panel_choice
+        from StrokeCTPLib.stroke_runs import is_up_to_date
+
+        nodes = self.resultNodes(panel_choice.source_of(parameters))
+        return is_up_to_date(nodes, panel_choice.options_of(parameters))
+
+    def resultNodes(self, volumeNode):
+        """Part -> node of the result that belongs to a volume (the average of the frames, or the CBF map)."""
+        from NeuraxisLib.scene import result_nodes
+
+        return result_nodes(volumeNode, TASK_NAME)
+
+    def poll(self):
+        """Deliver what the worker has said."""
+        self._runs.poll()
+
+    def cancel(self, handle):
+        """Cancel a run that was started with ``wait=False``."""
+        self._runs.cancel(handle)
+
+    def stop(self):
+        """End the worker."""
+        self._runs.stop()
+
+    def resultFolder(self, volumeNode):
+        """Folder with the files of a result, or None if it was not computed in this session."""
+        return self._runs.result_folder(volumeNode)
+
+    def models(self, refresh=False):
+        """Installed networks."""
+        from NeuraxisLib.models import installed_models
+        from StrokeCTPLib.task import TASK
+
+        if refresh or self._models is None:
+            self._models = installed_models(TASK)
+        return self._models
+
+    def missingPackages(self):
+        """Packages that a run needs and the worker's Python does not have."""
+        return slicer.util.getModuleLogic("Neuraxis").missingPackages(REQUIREMENTS_FILE)
+
+    def installPackages(self):
+        """Install what is missing, asking first; returns the sentence to show."""
+        return slicer.util.getModuleLogic("Neuraxis").installPackages(REQUIREMENTS_FILE)
+
+
+class StrokeCTPTest(ScriptedLoadableModuleTest):
+    """Runs in Slicer: a small acquisition made here, or a message on what it would need."""
+
+    def setUp(self):
+        """Start from an empty scene, and leave one."""
+        slicer.mrmlScene.Clear()
+        self.addCleanup(slicer.mrmlScene.Clear)
+
+    def runTest(self):
+        """All tests, for Reload and Test."""
+        self.setUp()
+        try:
+            self.test_mapsOfAnotherProgram()
+        except unittest.SkipTest as reason:
+            self.delayDisplay(f"Skipped: {reason}")
+        self.doCleanups()
+
+    def test_mapsOfAnotherProgram(self):
+        """A block of late and slow tissue in otherwise even maps becomes core and penumbra of known volume."""
+        import numpy as np
+
+        logic = StrokeCTPLogic()
+        if logic.missingPackages():
+            self.skipTest(f"needs {', '.join(logic.missingPackages())}")
+        cbf, tmax = np.full((2, 12, 64, 64), 0.0, np.float32)
+        cbf[:, 8:56, 8:56], tmax[:, 8:56, 8:56] = 50, 2
+        tmax[3:9, 16:48, 36:52], cbf[5:7, 20:40, 40:50] = 9, 8
+        grid = np.diag([-2.0, -2.0, 5.0, 1.0])
+        maps = {name: slicer.util.addVolumeFromArray(array, ijkToRAS=grid, name=name)
+                for name, array in (("cbf", cbf), ("tmax", tmax))}  # fmt: skip
+        try:
+            shown = logic.process(maps, device="cpu")
+        finally:
+            logic.stop()
+        core = slicer.util.arrayFromSegmentBinaryLabelmap(shown.segmentation, "Segment_2", maps["cbf"])
+        self.assertEqual(core.sum(), 2 * 20 * 10)

@@ -1,0 +1,204 @@
+"""Core and penumbra in a panel: outlines that follow the thresholds, and the tables that go with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from NeuraxisLib import scene, scene_frames
+from NeuraxisLib.errors import NeuraxisError
+from NeuraxisLib.result import Table
+from NeuraxisLib.scene_runs import RUN_ATTRIBUTE
+from NeuraxisLib.scene_tables import fill_table, measurement_table, table_rows
+from StrokeCTPLib.findings import Noise, criteria_table, measure_stroke
+from StrokeCTPLib.lesions import LesionRules
+from StrokeCTPLib.live_lesions import LiveLesions, ShownMaps, Thresholds
+from StrokeCTPLib.mismatch import Mismatch, Patient
+from StrokeCTPLib.panel_choice import patient_of, thresholds_of
+from StrokeCTPLib.panel_maps import FAMILY_ENDINGS, kind_of_map, maps_of
+
+#: What the table of criteria calls the row with the verdict on a trial.
+ALL_CRITERIA = "all of"
+FAMILY_TITLES = {"calibrated": "Calibrated to noise", "svd": "Plain bSVD", "model": "Model fit"}
+
+
+@dataclass
+class _Shown:
+    """The result that is shown.
+
+    Attributes:
+        run: mark of the run that made it.
+        lesions: lesions by thresholds on its maps; None where they cannot be drawn so.
+        facts: its provenance.
+        drawn: thresholds and patient of what segments and tables show; None while a slider moves.
+        thresholds: with which it was computed. found: volumes and ratios of ``drawn``, once they were needed.
+    """
+
+    run: str
+    lesions: LiveLesions | None
+    facts: Mapping[str, Any]
+    thresholds: Thresholds
+    drawn: tuple[Thresholds, Patient] | None
+    found: tuple[Thresholds, Mismatch] | None = None
+
+    @property
+    def calibration(self) -> Mapping[str, Any] | None:
+        """What thresholds become on the maps of this patient; None for given maps."""
+        return self.facts.get("calibration")
+
+    def rules(self, thresholds: Thresholds) -> LesionRules:
+        """The rules that thresholds become, with the clean-up of the run."""
+        kept = self.facts.get("lesions", {})
+        names = ("smallest_ml", "smallest_core_ml")
+        return thresholds.rules(self.calibration, LesionRules(**{name: kept[name] for name in names if name in kept}))
+
+    def noise(self, family: str) -> Noise:
+        """What noise does to tissue on the line."""
+        spread = (self.calibration or {}).get("plain_spread" if family == "svd" else "spread")
+        return Noise() if spread is None else Noise(spread["flow"], spread["lag_s"])
+
+
+class LesionPanel:
+    """Keeps ``lateSlider``, ``rcbfSlider``, ``familyComboBox``, the segments and the tables in step.
+
+    Args:
+        ui: the widgets of the .ui file, by name.
+    """
+
+    def __init__(self, ui: Any):
+        self._ui = ui
+        self._source: Any = None
+        self._nodes: Mapping[str, Any] = {}
+        self._shown: _Shown | None = None
+
+    def refresh(self, source: Any, nodes: Mapping[str, Any], parameters: Any) -> None:
+        """Show the result of a volume, and draw its lesions anew if thresholds or patient are not what was drawn.
+
+        Args:
+            source: the volume that the result belongs to, or None.
+            nodes: part -> node of the result.
+            parameters: of the panel; ``family`` is changed if the result has no such maps.
+        """
+        ui, table = self._ui, nodes.get("table measurements")
+        self._source, self._nodes = source, nodes
+        ui.resultTableView.setMRMLTableNode(table)
+        ui.resultTableView.resizeColumnsToContents()
+        ui.criteriaTableView.setMRMLTableNode(nodes.get("table criteria"))
+        segmentation = nodes.get("labels")
+        ui.segmentsTableView.setSegmentationNode(segmentation)
+        warnings = segmentation.GetAttribute(scene.WARNINGS_ATTRIBUTE) if segmentation is not None else ""
+        ui.warningsLabel.text, ui.warningsLabel.visible = warnings or "", bool(warnings)
+        self._load(table.GetAttribute(RUN_ATTRIBUTE) if table is not None else None, parameters)
+        lesions = self._shown.lesions if self._shown is not None else None
+        for widget in (ui.lateSlider, ui.rcbfSlider, ui.familyComboBox, ui.resetThresholdsButton):
+            widget.enabled = lesions is not None
+        if lesions is not None:
+            self._list_families(lesions, parameters)
+            self._settle(thresholds_of(parameters), patient_of(parameters))
+        ui.criteriaTableView.resizeColumnsToContents()
+        ui.criteriaLabel.text = _verdicts(nodes.get("table criteria"))
+        ui.criteriaLabel.visible = bool(ui.criteriaLabel.text)
+
+    def follow(self, late_s: float, rcbf: float) -> None:
+        """Draw lesions while a slider moves: no clean-up, no tables, the volumes in the status line."""
+        shown = self._shown
+        if shown is None or shown.lesions is None:
+            return
+        family = self._ui.familyComboBox.currentData or "svd"
+        quick = shown.lesions.quick(shown.rules(Thresholds(family, late_s, rcbf)))
+        scene.redraw_segments(self._nodes["labels"], quick.labels, self._source)
+        self._ui.statusLabel.text = (
+            f"Core {quick.core_ml:.1f} mL, hypoperfused {quick.hypoperfused_ml:.1f} mL, mismatch "
+            f"{quick.hypoperfused_ml - quick.core_ml:.1f} mL (before small islands are removed)"
+        )
+        shown.drawn = None
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _load(self, run: str | None, parameters: Any) -> None:
+        """Take the maps of a result that is new."""
+        if run is None:
+            self._shown = None
+        elif self._shown is None or self._shown.run != run:
+            facts = json.loads(self._nodes["labels"].GetAttribute(scene.PROVENANCE_ATTRIBUTE) or "{}")
+            options, usual = facts.get("options", {}), Thresholds()
+            family = options.get("family", usual.family) if facts.get("calibration") else "svd"
+            thresholds = Thresholds(family, options.get("late_s", usual.late_s), options.get("rcbf", usual.rcbf))
+            patient = Patient(*(options.get(name) for name in ("nihss", "age", "onset_hours")))
+            by_thresholds = facts.get("lesions", {}).get("drawn_by") != "network"
+            lesions = _live_lesions(self._source, self._nodes) if by_thresholds else None
+            self._shown = _Shown(run, lesions, facts, thresholds, (thresholds, patient))
+
+    def _list_families(self, lesions: LiveLesions, parameters: Any) -> None:
+        box = self._ui.familyComboBox
+        blocked = box.blockSignals(True)
+        if [box.itemData(index) for index in range(box.count)] != lesions.families:
+            box.clear()
+            for family in lesions.families:
+                box.addItem(FAMILY_TITLES[family], family)
+        if parameters.family not in lesions.families:
+            parameters.family = lesions.families[0]
+        box.setCurrentIndex(box.findData(parameters.family))
+        box.blockSignals(blocked)
+
+    def _settle(self, thresholds: Thresholds, patient: Patient) -> None:
+        """Draw lesions and fill tables as the computation would, if that is not what they show."""
+        shown = self._shown
+        if (thresholds, patient) == shown.drawn:
+            return
+        if shown.drawn is None or shown.drawn[0] != thresholds or shown.found is None:
+            findings = measure_stroke(
+                shown.lesions.maps,
+                shown.lesions.grid,
+                shown.rules(thresholds),
+                shown.noise(thresholds.family),
+                patient,
+            )
+            scene.redraw_segments(self._nodes["labels"], shown.lesions.stored(findings.labels), self._source)
+            self._fill("measurements", measurement_table(findings.measurements))
+            self._fill("grades", findings.tables["grades"])
+            shown.found = thresholds, findings.found
+            self._ui.statusLabel.text = self._remark(thresholds)
+        self._fill("criteria", criteria_table(shown.found[1], patient))
+        shown.drawn = thresholds, patient
+
+    def _fill(self, name: str, table: Table) -> None:
+        if f"table {name}" in self._nodes:
+            fill_table(self._nodes[f"table {name}"], table)
+
+    def _remark(self, thresholds: Thresholds) -> str:
+        """What to say of thresholds that are not those of the run."""
+        if thresholds == self._shown.thresholds:
+            return ""
+        if thresholds.family == "calibrated" and thresholds.rcbf != self._shown.thresholds.rcbf:
+            return "Core as estimated for this threshold; Analyse perfusion calibrates it anew."
+        return "Thresholds were changed; the report is brought up to date when you save it."
+
+
+def _verdicts(table: Any) -> str:
+    """The verdict on every trial in one line."""
+    rows = table_rows(table) if table is not None else []
+    return "; ".join(f"{trial}: {outcome}" for trial, criterion, outcome in rows if criterion == ALL_CRITERIA)
+
+
+def _live_lesions(source: Any, nodes: Mapping[str, Any]) -> LiveLesions | None:
+    """Lesions by thresholds on the maps of a result; None where it lacks the maps for them."""
+    families: dict[str, dict[str, np.ndarray]] = {ending: {} for ending in FAMILY_ENDINGS.values()}
+    for name, node in maps_of(nodes).items():
+        kind = kind_of_map(name)
+        families[name.removeprefix(kind)][kind] = scene_frames.array_of(node)
+    plain, model = families[""], families["_model"]
+    if model and "delay" in plain:
+        model["delay"] = plain.pop("delay")  # of which there is but one
+    brain = nodes.get("map brain")
+    inside = scene_frames.array_of(brain) if brain is not None else None
+    tissue = inside > 1 if inside is not None else np.any([array != 0 for array in plain.values()], axis=0)
+    maps = ShownMaps(plain, tissue, tissue if inside is None else inside > 0, model, families["_calibrated"])
+    try:
+        return LiveLesions(maps, scene.volume_from_node(source))
+    except NeuraxisError:
+        return None

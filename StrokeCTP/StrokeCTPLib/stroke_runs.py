@@ -1,0 +1,92 @@
+"""Runs of the stroke task on what the scene holds: frames of an acquisition, or maps of another program."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from NeuraxisLib import scene, scene_frames
+from NeuraxisLib.errors import InputError
+from NeuraxisLib.files import write_volume
+from NeuraxisLib.scene_runs import SceneRuns
+
+TASK_NAME, INPUT = "stroke", "perfusion"
+#: Attribute of a result's measurement table: the options of the run, as JSON.
+OPTIONS_ATTRIBUTE = "Neuraxis.Options"
+
+
+class StrokeRuns(SceneRuns):
+    """Runs through a worker; results are tied to the average of the frames, or to the first of the maps.
+
+    Args:
+        make_client: makes the worker client when the first run needs it.
+    """
+
+    def __init__(self, make_client: Callable[[], Any]):
+        super().__init__(TASK_NAME, INPUT, make_client)
+        self._private: tempfile.TemporaryDirectory | None = None
+
+    def process_chosen(
+        self,
+        chosen: Any,
+        model: str,
+        device: str,
+        options: Mapping[str, Any],
+        wait: bool,
+        on_progress: Callable[[float, str], None] | None = None,
+        on_done: Callable[[Any], None] | None = None,
+        on_failed: Callable[[Exception], None] | None = None,
+        on_cancelled: Callable[[], None] | None = None,
+    ) -> Any:
+        """As :meth:`SceneRuns.process`, on a node with frames, or on a dict of map kind -> volume node."""
+        if isinstance(chosen, Mapping):
+            source, given = next(iter(chosen.values()), None), self._write_maps(chosen)
+        else:
+            given, source = scene_frames.placed_frames(chosen)
+
+        def remember(shown: scene.SceneResult) -> scene.SceneResult:
+            shown.tables["measurements"].SetAttribute(OPTIONS_ATTRIBUTE, options_text(options))
+            return shown
+
+        def done(shown: scene.SceneResult) -> None:
+            remember(shown)
+            if on_done:
+                on_done(shown)
+
+        inputs = {INPUT: given}
+        ended = self.process(
+            source, model, device, options, wait, on_progress, done, on_failed, on_cancelled, inputs=inputs
+        )
+        return remember(ended) if wait else ended
+
+    def stop(self) -> None:
+        """End the worker and remove all private files."""
+        super().stop()
+        if self._private is not None:
+            self._private.cleanup()
+            self._private = None
+
+    def _write_maps(self, maps: Mapping[str, Any]) -> Path:
+        """The maps as files named after their kinds, in a private folder of their own."""
+        if not maps:
+            raise InputError("Choose the perfusion maps first.")
+        if self._private is None:
+            self._private = tempfile.TemporaryDirectory(prefix="neuraxis-maps-")
+        folder = Path(tempfile.mkdtemp(dir=self._private.name))
+        for kind, node in maps.items():
+            write_volume(scene.volume_from_node(node, unit=""), folder / f"{kind}.nrrd")
+        return folder
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Options in a form that can be compared."""
+    return json.dumps(dict(options), sort_keys=True, default=str)
+
+
+def is_up_to_date(nodes: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Whether a result in the scene was computed with these options."""
+    table = nodes.get("table measurements")
+    return table is not None and table.GetAttribute(OPTIONS_ATTRIBUTE) == options_text(options)
