@@ -113,11 +113,11 @@ def _compressed(curves: np.ndarray, mtt_s: np.ndarray, delay_s: np.ndarray) -> D
 
 def fit(curves: torch.Tensor, dictionary: Dictionary) -> ModelFit:
     """Fit curves (n, t), each on its own."""
-    atoms = dictionary.atoms.to(curves).T
-    parts = [
-        _refined(coefficients @ atoms, coefficients, dictionary)
-        for coefficients in chunks(curves @ dictionary.project.to(curves), atoms.shape[1])
-    ]
+    atoms, project = dictionary.atoms.to(curves).T, dictionary.project.to(curves)
+    parts = []
+    for part in chunks(curves, atoms.shape[1]):
+        coefficients = part @ project
+        parts.append(_refined(coefficients @ atoms, coefficients, dictionary))
     return _joined(parts, curves)
 
 

@@ -67,7 +67,7 @@ def measure_by_network(
     amount = doubt.sum(axis=(1, 2)) * grid.voxel_volumes_ml
     ranked = [int(k) for k in np.argsort(-amount, kind="stable")[:KEY_SLICES] if amount[k] > 0]
     lesions = None if by_thresholds is None else by_thresholds.lesions
-    warnings = [*facts.pop("warnings", [])]
+    warnings = [*facts.pop("warnings", []), *_beyond_its_view(known, grid, model)]
     if core is None:
         warnings.append("The network tells no core from penumbra, so there is no mismatch.")
     return Findings(labels, doubt, lesions, found, measurements, tables, warnings, ranked), facts
@@ -96,3 +96,16 @@ def _measurements(
         Measurement("Mismatch volume", found.mismatch_ml, "mL", gap, "", "Hypoperfused minus core."),
         Measurement("Mismatch ratio", found.ratio, "", None, "", "Hypoperfused / core." if found.ratio else NO_CORE),
     ]
+
+
+def _beyond_its_view(known: np.ndarray, grid: Volume, model: ModelFile) -> list[str]:
+    """What to say if the brain is larger than the square that the network is shown."""
+    shown = model.header.get("preprocessing", {})
+    if not known.any() or "size" not in shown or "pixel_mm" not in shown:
+        return []
+    view_mm = float(shown["size"]) * float(shown["pixel_mm"])
+    extents = (np.ptp(np.flatnonzero(known.any(axis=axes))) + 1 for axes in ((0, 1), (0, 2)))
+    widest_mm = max(extent * spacing for extent, spacing in zip(extents, grid.spacing_mm))
+    if widest_mm <= view_mm + 1:
+        return []
+    return [f"The network sees {view_mm:.0f} mm of a brain of {widest_mm:.0f} mm; what lies beyond was not looked at."]

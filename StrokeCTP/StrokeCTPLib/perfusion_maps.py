@@ -23,6 +23,7 @@ from StrokeCTPLib.calibration import Calibration, calibrate, noise_of
 from StrokeCTPLib.concentration import (
     K_H_OVER_DENSITY,
     Arrival,
+    chunks,
     concentration,
     curves_of,
     find_arrival,
@@ -51,6 +52,8 @@ UNITS = {
     "cbv": "mL/100 g",
     **dict.fromkeys(("mtt", "tmax", "ttp", "delay"), "s"),
 }
+#: Digits kept of a map's values, where they are not two.
+DECIMALS = {"cbv": 3}
 #: Values of frames (t x voxels) in one slab.
 SLAB = 30_000_000
 
@@ -221,9 +224,10 @@ def maps_of(
     if earlier is None:
         progress(0.0, "Deconvolving")
         found = deconvolution_maps(prepared.curves, artery, times, prepared.arrival, options)
-        svd = {name: _image(values, tissue) for name, values in found.items()}
+        svd = {name: _image(values, tissue, name) for name, values in found.items()}
         progress(0.3, "Fitting the model")
-        model = {name: _image(values, tissue) for name, values in model_maps(prepared, artery, options).items()}
+        fitted = model_maps(prepared, artery, options)
+        model = {name: _image(values, tissue, name) for name, values in fitted.items()}
     else:
         svd, model = earlier.svd, earlier.model
     progress(0.8, "Calibrating")
@@ -234,7 +238,7 @@ def maps_of(
     return PerfusionMaps(
         svd,
         model,
-        {name: _image(values, tissue) for name, values in calibrated.items()},
+        {name: _image(values, tissue, name) for name, values in calibrated.items()},
         calibration=calibration,
         arrival=prepared.arrival,
         arterial=arterial,
@@ -273,10 +277,15 @@ def deconvolution_maps(
     area = bolus_area(torch.as_tensor(artery)[None], times_s).item()
     cbv = (bolus_area(curves, times_s) * (100 * K_H_OVER_DENSITY / area)).clamp(min=0)
     mtt = torch.where(cbf > 0.5, 60 * cbv / cbf.clamp(min=0.5), torch.zeros_like(cbf)).clamp(max=60)
-    smooth = torch.cat([curves[:, :1], curves, curves[:, -1:]], 1)
-    smooth = 0.25 * smooth[:, :-2] + 0.5 * smooth[:, 1:-1] + 0.25 * smooth[:, 2:]
-    ttp = (times_s[0] + largest(smooth)[1] * step_s - arrival.time_s).clamp(min=0).to(cbf)
+    top = torch.cat([_highest_frame(part) for part in chunks(curves, curves.shape[1])]) if len(curves) else cbf
+    ttp = (times_s[0] + top * step_s - arrival.time_s).clamp(min=0).to(cbf)
     return {"cbf": cbf, "cbv": cbv, "mtt": mtt, "tmax": peaks.lag_s.clamp(min=0), "ttp": ttp}
+
+
+def _highest_frame(curves: torch.Tensor) -> torch.Tensor:
+    """(n,) frame at which curves (n, t), smoothed over time, are highest."""
+    padded = torch.cat([curves[:, :1], curves, curves[:, -1:]], 1)
+    return largest(0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:])[1]
 
 
 def _deconvolved(curves: torch.Tensor, artery: np.ndarray, step_s: float, options: PerfusionOptions) -> Peaks:
@@ -307,8 +316,11 @@ def model_maps(prepared: Prepared, artery: np.ndarray, options: PerfusionOptions
     return {"cbf": cbf, "cbv": found.cbv, "mtt": found.mtt_s, "delay": delay, "tmax": tmax}
 
 
-def _image(values: torch.Tensor, tissue: np.ndarray) -> np.ndarray:
-    """Values (n,) of the tissue's voxels as an image."""
+def _image(values: torch.Tensor, tissue: np.ndarray, name: str) -> np.ndarray:
+    """Values (n,) of the tissue's voxels as an image, in the steps that are worth keeping.
+
+    Finer digits are noise, which files do not compress; and what is drawn on the maps is then drawn alike on the files.
+    """
     image = np.zeros(tissue.shape, np.float32)
-    image[tissue] = values.cpu().numpy()
+    image[tissue] = np.round(values.cpu().numpy(), DECIMALS.get(name, 2))
     return image

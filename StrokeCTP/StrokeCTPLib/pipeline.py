@@ -154,10 +154,9 @@ def _maps_of_frames(study: Study, maps: PerfusionMaps, findings: Findings) -> di
 def _stored(
     study: Study, array: np.ndarray, unit: str, title: str, value_range: tuple[float, float], note: str = ""
 ) -> ScalarMap:
-    """A map in the stored order of the axes, in hundredths: finer digits are noise, and noise does not compress."""
-    array = study.order.undo_array(array)  # a view of what is kept, so it is not written to
-    array = np.round(array, 2) if array.dtype.kind == "f" else array
-    return ScalarMap(study.source.like(np.ascontiguousarray(array), unit), title, value_range, note)
+    """A map in the stored order of the axes; where that is the axial one, the very array that is kept."""
+    array = np.ascontiguousarray(study.order.undo_array(array))
+    return ScalarMap(study.source.like(array, unit), title, value_range, note)
 
 
 def _acquisition(frames: Frames) -> dict:

@@ -180,8 +180,10 @@ def maps_for(study: Study, options: StrokeOptions, progress: Progress) -> Perfus
     progress(0.0, "Finding the vessels")
     arterial = _arterial_input(study, options) if earlier is None else earlier.arterial
     maps = maps_of(study.prepared, arterial, engine, earlier, progress.part(0.1, 1.0))
-    if earlier is None and not options.artery:
-        maps = _with_an_artery_elsewhere(study, options, maps, engine, progress)
+    other = _artery_elsewhere(study, options, maps) if earlier is None and not options.artery else None
+    if other is not None:
+        del maps  # there may be no room for both
+        maps = maps_of(study.prepared, other, engine, None, progress.part(0.5, 1.0))
     if _kept.study is study:
         _kept.maps_key, _kept.maps = key, maps
     return maps
@@ -239,25 +241,22 @@ def _refuse_cut_off(prepared: Prepared) -> None:
         )
 
 
-def _with_an_artery_elsewhere(
-    study: Study, options: StrokeOptions, maps: PerfusionMaps, engine: PerfusionOptions, progress: Progress
-) -> PerfusionMaps:
-    """The maps, computed again with an artery outside late tissue if the first one lies within it."""
+def _artery_elsewhere(study: Study, options: StrokeOptions, maps: PerfusionMaps) -> ArterialInput | None:
+    """An artery outside late tissue, if the one of the maps lies within it and there is another."""
     from scipy import ndimage
 
     from StrokeCTPLib.lesions import find_lesions, rules_for
 
     late = find_lesions(maps, study.grid, rules_for(maps, "svd")).hypoperfused
     if not late.any():
-        return maps
+        return None
     late = ndimage.binary_dilation(late, np.ones((1, 5, 5)))
     if late[tuple(maps.arterial.artery.voxels.T)].mean() < 0.5:
-        return maps
+        return None
     try:
-        arterial = _arterial_input(study, options, exclude=late)
+        return _arterial_input(study, options, exclude=late)
     except InputError:
-        return maps
-    return maps_of(study.prepared, arterial, engine, None, progress.part(0.5, 1.0))
+        return None
 
 
 # -- what is kept ---------------------------------------------------------------------------------------------

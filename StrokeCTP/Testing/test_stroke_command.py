@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stroke_cases import LPS, head, maps_array, scan
+from test_stroke_prediction import NUMBERS, Rule, model_of
 from typer.testing import CliRunner
 
 from NeuraxisLib import cli
 from NeuraxisLib.files import write_volume
+from NeuraxisLib.result_folder import read_result
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib import study
+from StrokeCTPLib.map_preprocessing import RANGES
 from Training.simulation.ctp_phantom import GammaVariate
 from Training.simulation.ctp_stroke_phantom import ARTERY, GREY, VEIN
 
@@ -174,6 +177,35 @@ def test_maps_that_cannot_be_used(tmp_path, faults, words):
     done = neuraxis(write_maps(tmp_path / "maps", **faults), tmp_path / "out")
     assert done.exit_code in (INPUT, GEOMETRY) and words in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_file_draws_on_given_maps(tmp_path, monkeypatch):
+    """The network calls a Tmax above 6 s late and a CBF below 30 of it core: 12 mL and 1.5 mL of the maps."""
+    model_of(tmp_path / "rule.safetensors", Rule, NUMBERS, monkeypatch, notice="A toy.")
+    maps = write_maps(tmp_path / "maps")
+    done = neuraxis(maps, tmp_path / "out", "--model", tmp_path / "rule.safetensors", "--json")
+    assert done.exit_code == 0, done.stderr
+    record = json.loads(done.stdout)
+    values = {m["name"]: m["value"] for m in record["measurements"]}
+    assert values["Core volume"] == pytest.approx(1.5) and values["Hypoperfused volume"] == pytest.approx(12.0)
+    assert values["Hypoperfused volume by thresholds"] == pytest.approx(11.92)
+    assert record["provenance"]["network"]["maps"] == ["cbf", "tmax"] and record["warnings"][-1] == "A toy."
+    assert record["warnings"][-2].startswith("The network sees 64 mm of a brain of 80 mm")
+
+
+def test_a_model_file_draws_on_maps_of_frames(tmp_path, monkeypatch):
+    """What the rule of the network finds is what the same rule finds on the maps of the result."""
+    model_of(tmp_path / "rule.safetensors", Rule, replace(NUMBERS, pixel_mm=3.2), monkeypatch)  # 64 pixels see it all
+    write_volume(scan(), tmp_path / "ctp.nii.gz")
+    done = neuraxis(tmp_path / "ctp.nii.gz", tmp_path / "out", "--model", tmp_path / "rule.safetensors", "--json")
+    assert done.exit_code == 0, done.stderr
+    values = {m["name"]: m["value"] for m in json.loads(done.stdout)["measurements"]}
+    result = read_result(tmp_path / "out")
+    late = result.maps["tmax"].volume.array > RANGES["tmax"][1] / 2
+    late_ml = float(late.sum(axis=(1, 2)) @ result.source.voxel_volumes_ml)
+    assert late_ml > 30 and values["Hypoperfused volume"] == pytest.approx(late_ml, rel=0.15)
+    assert np.mean((result.labels.array > 0) == late) > 0.98
+    assert values["Core volume by thresholds"] == pytest.approx(50.5, rel=0.25)
 
 
 def test_given_maps_have_no_model_family(tmp_path):
