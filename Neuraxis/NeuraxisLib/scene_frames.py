@@ -134,6 +134,13 @@ def add_sequence(frames: Volume, name: str) -> slicer.vtkMRMLSequenceNode:
     return sequence
 
 
+def show_frames(node: slicer.vtkMRMLNode) -> None:
+    """Show the frames in the slice views, as loading them in Slicer does; nothing plays without a browser."""
+    shown = _shown(node)
+    if shown is not None:
+        slicer.util.setSliceViewerLayers(background=shown, fit=True)
+
+
 def add_volume(volume: Volume, name: str) -> slicer.vtkMRMLScalarVolumeNode:
     """A 3-D image as a scalar volume node with its place and the unit of its values."""
     volume = volume.regular()

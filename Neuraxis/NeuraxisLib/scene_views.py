@@ -13,8 +13,8 @@ from NeuraxisLib.scene import PART_ATTRIBUTE, ijk_to_world
 
 #: Layout of Slicer's own that is shown when a map layout is left and none is remembered: four views.
 FOUR_UP = 3
-#: How much wider and higher than what matters a view is: legends stand at the right.
-ROOM_ACROSS, ROOM_DOWN = 1.35, 1.1
+#: How much wider and higher than what matters a view is; what is more across lies at the right, for the legend.
+ROOM_ACROSS, ROOM_DOWN = 1.4, 1.1
 #: Colours of the views' bars, so that the eye finds its map again.
 _BAR_COLORS = ("#5B8FA8", "#7A8FBF", "#9E8FBF", "#BF8F9E", "#BF9E7A", "#8FA85B")
 
@@ -149,7 +149,8 @@ def align(layout: MapLayout, volume: slicer.vtkMRMLVolumeNode, where: np.ndarray
             per_pixel = max(ROOM_ACROSS * across / width, ROOM_DOWN * down / height)
             node.SetFieldOfView(per_pixel * width, per_pixel * height, node.GetFieldOfView()[2])
         node.SetSliceOrigin(0, 0, 0)
-        node.JumpSliceByCentering(*center)
+        to_right = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())[:3, 0]
+        node.JumpSliceByCentering(*(center + (ROOM_ACROSS - ROOM_DOWN) / 2 * across * to_right))
 
 
 def lay_over(volume: slicer.vtkMRMLVolumeNode | None, opacity: float, except_in: Sequence[str] = ()) -> None:
@@ -244,7 +245,7 @@ def legend(volume: slicer.vtkMRMLScalarVolumeNode, title: str, shown: bool = Tru
     node.SetTitleText(title)
     node.SetNumberOfLabels(5)
     node.SetLabelFormat("%.3g")
-    node.SetSize(0.10, 0.55)
+    node.SetSize(0.08, 0.5)
     node.SetPosition(0.98, 0.5)
     for text, size in ((node.GetTitleTextProperty(), 9), (node.GetLabelTextProperty(), 10)):
         text.SetFontSize(size)

@@ -38,6 +38,7 @@ def _load_frames(folder: Path, parameters: Any) -> str:
     shared = np.ptp(frames.times_s, axis=1).max() < 1e-6
     times = frames.times_s[:, 0] if shared else frames.times_s
     node = scene_frames.add_sequence(replace(frames.volume, frame_times_s=times), "CT perfusion")
+    scene_frames.show_frames(node)
     if parameters is not None:
         parameters.inputKind, parameters.frames = "frames", node
     return " ".join(frames.report.sentences())

@@ -123,14 +123,16 @@ def test_a_folder_of_maps_becomes_volumes(application, logic, tmp_path):  # noqa
 # -- lesions by thresholds -----------------------------------------------------------------------------------
 
 
-def live():
-    """Lesions by thresholds on the block."""
+def live(axes=(0, 1, 2), flips=(False, False, False)):
+    """Lesions by thresholds on the block, whose axes may be stored in another order."""
+    from NeuraxisLib.volume import AxisOrder
     from StrokeCTPLib.live_lesions import LiveLesions, ShownMaps
 
-    maps = even_maps()
-    tissue = maps["cbf"] > 0
+    order, maps = AxisOrder(axes, flips), even_maps()
     grid = replace(phantom().frames, array=maps["cbf"], ijk_to_ras=np.diag([-2.0, -2, 5, 1]), frame_times_s=None)
-    return LiveLesions(ShownMaps(maps, tissue, tissue), grid)
+    stored = {kind: np.ascontiguousarray(order.apply_array(array)) for kind, array in maps.items()}
+    tissue = stored["cbf"] > 0
+    return LiveLesions(ShownMaps(stored, tissue, tissue), order.apply(grid))
 
 
 def test_moving_thresholds_draw_the_block():
@@ -141,6 +143,16 @@ def test_moving_thresholds_draw_the_block():
     assert quick.hypoperfused_ml == pytest.approx(6 * 40 * 16 * 0.02, rel=0.02)
     assert live().quick(Thresholds("svd", 10.0, 0.3).rules(None)).hypoperfused_ml == 0
     assert live().quick(Thresholds("svd", 6.0, 0.1).rules(None)).core_ml == 0
+
+
+@pytest.mark.parametrize("axes, flips", [((0, 1, 2), (True, False, True)), ((2, 0, 1), (False, True, False))])
+def test_lesions_lie_where_the_image_has_them_however_it_is_stored(axes, flips):
+    from NeuraxisLib.volume import AxisOrder
+    from StrokeCTPLib.live_lesions import Thresholds
+
+    rules = Thresholds("svd", 6.0, 0.3).rules(None)
+    expected = AxisOrder(axes, flips).apply_array(live().quick(rules).labels)
+    assert expected.any() and np.array_equal(live(axes, flips).quick(rules).labels, expected)
 
 
 def test_thresholds_become_those_of_the_family():
