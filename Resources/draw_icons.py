@@ -6,6 +6,7 @@ stay clean when Slicer shows it at 16 or 32 pixels.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,25 @@ def stroke_icon() -> Image.Image:
     return image
 
 
+def disc_icon() -> Image.Image:
+    """A lumbar spine from the side, its discs marked by named points."""
+    image, draw = _canvas()
+    centres = [(59, 14), (53, 33), (50, 54), (53, 75), (64, 95)]
+    turns = [-14.0, -8.0, 0.0, 10.0, 24.0]
+    for (x, y), turn in zip(centres, turns):
+        corners = [(-17, -7), (0, -6), (17, -7), (16, 0), (17, 7), (0, 6), (-17, 7), (-16, 0)]
+        cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+        draw.polygon(_smooth([(x + cos * u - sin * v, y + sin * u + cos * v) for u, v in corners]), fill=BONE)
+    draw.polygon(_smooth([(69, 104), (88, 100), (98, 113), (94, 124), (80, 118)]), fill=BONE)
+    _stroke(draw, [(88, 12), (80, 34), (77, 56), (82, 78), (96, 96)], 7, FOLD)
+    discs = [((a + c) / 2, (b + d) / 2) for (a, b), (c, d) in pairwise(centres)] + [(73, 105)]
+    _stroke(draw, discs, 2, PENUMBRA)
+    for x, y in discs:
+        draw.ellipse([v * SCALE for v in (x - 5, y - 5, x + 5, y + 5)], fill=BLOOD)
+        draw.line([v * SCALE for v in (x - 9, y, x - 22, y)], fill=BLOOD, width=2 * SCALE)
+    return image
+
+
 def main() -> None:
     """Write every icon to its place in the tree."""
     root = Path(__file__).resolve().parents[1]
@@ -104,6 +124,7 @@ def main() -> None:
         "Neuraxis/Resources/Icons/Neuraxis.png": neuraxis_icon(),
         "HemorrhageSeg/Resources/Icons/HemorrhageSeg.png": hemorrhage_icon(),
         "StrokeCTP/Resources/Icons/StrokeCTP.png": stroke_icon(),
+        "SpineDiscLabel/Resources/Icons/SpineDiscLabel.png": disc_icon(),
     }
     for place, image in places.items():
         path = root / place

@@ -149,7 +149,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert [name for name in loaded if ".networks" in name or name.endswith(".inference")] == []
 
 
-@pytest.mark.parametrize("task", ["hemorrhage", "stroke"])
+@pytest.mark.parametrize("task", ["hemorrhage", "stroke", "discs"])
 def test_naming_a_task_loads_no_torch(task):
     """The panel asks for a task's title, options and models while it is being built."""
     code = f"import sys\nfrom NeuraxisLib.task import get_task\nget_task({task!r})\nprint('torch' in sys.modules)"

@@ -21,6 +21,11 @@ PANELS[ROOT / "StrokeCTP" / "StrokeCTP.py"] += [
     library("Neuraxis") / "scene_panel.py",
     *sorted(library("StrokeCTP").glob("panel_*.py")),
 ]
+PANELS[ROOT / "SpineDiscLabel" / "SpineDiscLabel.py"] += [
+    library("Neuraxis") / "run_panel.py",
+    library("Neuraxis") / "scene_panel.py",
+    *sorted(library("SpineDiscLabel").glob("panel_*.py")),
+]
 
 
 def ui_file(module: Path) -> Path:

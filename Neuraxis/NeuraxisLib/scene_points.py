@@ -1,15 +1,24 @@
-"""Points that a user places with the mouse, and a curve that follows the mouse in a chart."""
+"""Points that a user places with the mouse or corrects, and a curve that follows the mouse in a chart."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import slicer
+import vtk
 
+from NeuraxisLib.result import Landmark
+from NeuraxisLib.result_text import description
 from NeuraxisLib.scene import PART_ATTRIBUTE, SOURCE_ROLE, TASK_ATTRIBUTE
+from NeuraxisLib.scene_tables import SURE
 
 #: Parts under which the nodes of the live curve are kept with the result that they belong to.
 LIVE_TABLE, LIVE_SERIES = "curves live table", "curves live series"
 _LIVE_COLOR = (0.45, 0.45, 0.45)
+#: Points that lie nearer than this are not moved.
+_SAME_PLACE_MM = 1e-4
 
 
 # -- placing --------------------------------------------------------------------------------------------------
@@ -51,6 +60,80 @@ def cursor_ras_mm() -> tuple[float, float, float] | None:
     """Where in the world the mouse points in a slice view; None while it is elsewhere."""
     crosshair, position = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode"), [0.0, 0.0, 0.0]
     return tuple(position) if crosshair.GetCursorPositionRAS(position) else None
+
+
+# -- correcting -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PlacedPoint:
+    """A point of a list that has its place: its id in the list, its name, RAS mm in the world."""
+
+    id: str
+    name: str
+    position_ras_mm: tuple[float, float, float]
+
+
+def placed_points(node: slicer.vtkMRMLMarkupsFiducialNode) -> list[PlacedPoint]:
+    """The points of a list in their order; one that still follows the mouse is left out."""
+    result, position = [], [0.0, 0.0, 0.0]
+    for index in _defined(node):
+        node.GetNthControlPointPositionWorld(index, position)
+        name = node.GetNthControlPointLabel(index)
+        result.append(PlacedPoint(node.GetNthControlPointID(index), name, tuple(position)))
+    return result
+
+
+def hold_points(node: slicer.vtkMRMLMarkupsFiducialNode, points: Sequence[Landmark], ids: Sequence[str]) -> list[str]:
+    """Make a list hold these points and no others; what is right already is left alone.
+
+    Args:
+        points: in the order of the list.
+        ids: of each point in the list; empty for one that is not in it.
+
+    Returns:
+        The ids of the points.
+    """
+    was = node.StartModify()
+    for index in reversed(_defined(node)):
+        if node.GetNthControlPointID(index) not in ids:
+            node.RemoveNthControlPoint(index)
+    result = []
+    for index, (point, point_id) in enumerate(zip(points, ids, strict=True)):
+        at = node.GetNthControlPointIndexByID(point_id) if point_id else -1
+        if at < 0:
+            at = index
+            node.InsertControlPointWorld(at, vtk.vtkVector3d(*point.position_ras_mm), point.name)
+        _set_point(node, at, point)
+        result.append(node.GetNthControlPointID(at))
+    node.EndModify(was)
+    return result
+
+
+def _set_point(node, index: int, point: Landmark) -> None:
+    position, told = [0.0, 0.0, 0.0], description(point)
+    node.GetNthControlPointPositionWorld(index, position)
+    if np.linalg.norm(np.subtract(position, point.position_ras_mm)) > _SAME_PLACE_MM:
+        node.SetNthControlPointPositionWorld(index, *point.position_ras_mm)
+    if node.GetNthControlPointLabel(index) != point.name:
+        node.SetNthControlPointLabel(index, point.name)
+    if node.GetNthControlPointDescription(index) != told:
+        node.SetNthControlPointDescription(index, told)
+    sure = point.confidence is None or point.confidence >= SURE
+    if bool(node.GetNthControlPointSelected(index)) != sure:
+        node.SetNthControlPointSelected(index, sure)
+
+
+def _defined(node) -> list[int]:
+    """Indices of the points that have their place."""
+    indices = range(node.GetNumberOfControlPoints())
+    return [index for index in indices if node.GetNthControlPointPositionStatus(index) == node.PositionDefined]
+
+
+def jump_to(ras_mm: Sequence[float]) -> None:
+    """Show a place in the middle of all slice views."""
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        node.JumpSliceByCentering(*ras_mm)
 
 
 def _selection():

@@ -37,9 +37,14 @@ def chain_findings(
     return head + measures.measurements, measures.table
 
 
-def alternatives_table(alternatives: Sequence[Alternative]) -> Table:
-    """Other ways to number a chain, the likeliest first."""
-    rows = tuple((other.title, other.names[0], other.names[-1], round(other.probability, 4)) for other in alternatives)
+def other_rows(alternatives: Sequence[Alternative]) -> list[tuple[str, str, str, float]]:
+    """(title, highest, lowest, probability) of other ways to number a chain."""
+    return [(other.title, other.names[0], other.names[-1], float(other.probability)) for other in alternatives]
+
+
+def others_table(others: Sequence[tuple[str, str, str, float]]) -> Table:
+    """Other ways to number a chain, as :func:`other_rows`, the likeliest first."""
+    rows = tuple((*other[:3], round(other[3], 4)) for other in others)
     heads = (("Other numbering", ""), ("Highest", ""), ("Lowest", ""), ("Probability", ""))
     return Table("Other ways to number these discs", heads, rows)
 

@@ -19,7 +19,7 @@ from SpineDiscLabelLib.checks import require_spine_mr
 from SpineDiscLabelLib.direction import require_right_way
 from SpineDiscLabelLib.disc_inference import DiscPredictor, disc_predictor
 from SpineDiscLabelLib.evidence import Evidence, look
-from SpineDiscLabelLib.findings import UNSETTLED, alternatives_table, chain_findings, evidence_text
+from SpineDiscLabelLib.findings import UNSETTLED, chain_findings, evidence_text, other_rows, others_table
 from SpineDiscLabelLib.locate import candidates_of
 from SpineDiscLabelLib.naming import Chain, name_chain
 from SpineDiscLabelLib.overlay import evidence_map
@@ -119,7 +119,7 @@ def _result(source: Volume, evidence: Evidence, chain: Chain) -> Result:
     result = Result(task="discs", source=source, maps={"evidence": seen}, points=points)
     result.measurements, result.tables["discs"] = chain_findings(chain.discs, chain.probability, source.regular())
     if chain.alternatives:
-        result.tables["alternatives"] = alternatives_table(chain.alternatives)
+        result.tables["alternatives"] = others_table(other_rows(chain.alternatives))
     result.key_slices = _key_slices(source, chain)
     return result
 
@@ -130,8 +130,14 @@ def _note(chain: Chain) -> str:
 
 def _reasons(chain: Chain, candidates: list[Candidate]) -> dict:
     """What the names rest on; a panel needs it to number the discs anew when a person has corrected them."""
-    seen = {disc.name: evidence_text(candidates[disc.candidate].evidence) for disc in chain.discs}
-    return {"relative": chain.relative, "notes": list(chain.notes), "evidence_percent": seen}
+    return {
+        "probability": chain.probability,
+        "relative": chain.relative,
+        "notes": list(chain.notes),
+        "others": other_rows(chain.alternatives),
+        "confidence": {disc.name: round(disc.confidence, 4) for disc in chain.discs},
+        "evidence_percent": {disc.name: evidence_text(candidates[disc.candidate].evidence) for disc in chain.discs},
+    }
 
 
 def _key_slices(source: Volume, chain: Chain) -> list[int]:

@@ -23,6 +23,7 @@ def stand_in():
     application.load_module(ROOT / "Neuraxis" / "Neuraxis.py")
     application.load_module(ROOT / "HemorrhageSeg" / "HemorrhageSeg.py")
     application.load_module(ROOT / "StrokeCTP" / "StrokeCTP.py")
+    application.load_module(ROOT / "SpineDiscLabel" / "SpineDiscLabel.py")
     return application
 
 

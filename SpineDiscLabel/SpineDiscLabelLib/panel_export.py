@@ -1,0 +1,107 @@
+"""Files of a chain as a person has put it right: points, table, labels for other programs, the result folder anew."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from NeuraxisLib import result_folder
+from NeuraxisLib.atomic import atomic_write
+from NeuraxisLib.errors import OutputError
+from NeuraxisLib.result_text import markups
+from SpineDiscLabelLib.exports import write_bids_derivative, write_disc_csv, write_disc_nifti
+from SpineDiscLabelLib.findings import others_table
+from SpineDiscLabelLib.naming import NamedDisc
+from SpineDiscLabelLib.panel_scene import SceneChain
+
+#: What the file dialog offers: (words, ending).
+FILE_KINDS = (
+    ("Slicer point list", ".mrk.json"),
+    ("Table", ".csv"),
+    ("Labels of the Spinal Cord Toolbox", ".nii.gz"),
+)
+#: What a corrected result says first.
+CORRECTED = "A person has corrected these discs."
+
+
+def file_filter() -> str:
+    """The kinds of files in the form of Qt's file dialogs."""
+    return ";;".join(f"{words} (*{ending})" for words, ending in FILE_KINDS)
+
+
+def write_chain(chain: SceneChain, path: str | Path, backward_mm: float = 0.0) -> None:
+    """Write the discs as the file's name says: ``.mrk.json``, ``.csv``, ``.nii.gz`` or ``.nii``.
+
+    Args:
+        backward_mm: for NIfTI: move every point so far toward the back, where the toolbox puts its own labels.
+
+    Raises:
+        OutputError: another ending, or the file cannot be written.
+        InputError, GeometryError: NIfTI cannot hold them (outside the image, in one voxel, tilted slices).
+    """
+    name = Path(path).name
+    if name.endswith(".mrk.json"):
+        _write_points(chain, Path(path))
+    elif name.endswith(".csv"):
+        write_disc_csv(_discs(chain), path)
+    elif name.endswith((".nii", ".nii.gz")):
+        write_disc_nifti(_discs(chain), chain.image, path, backward_mm)
+    else:
+        endings = ", ".join(ending for _, ending in FILE_KINDS)
+        raise OutputError(f"'{name}' does not say what to write; end it in one of {endings}.")
+
+
+def write_bids(
+    chain: SceneChain,
+    dataset: str | Path,
+    subject: str,
+    session: str = "",
+    suffix: str = "T2w",
+    backward_mm: float = 0.0,
+    reviewed: bool = False,
+) -> Path:
+    """Write the discs into a BIDS data set; see :func:`~SpineDiscLabelLib.exports.write_bids_derivative`."""
+    discs, grid = _discs(chain), chain.image
+    return write_bids_derivative(discs, grid, dataset, subject, suffix, session, backward_mm, reviewed)
+
+
+def write_corrected(chain: SceneChain, folder: Path) -> None:
+    """Bring the result folder and its report up to date with the corrections.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    result = result_folder.read_result(folder, chain.image)
+    measurements, table = chain.findings()
+    state = chain.state
+    corrected = {"names_by_hand": [p.said for p in state.points if p.said], "steps": chain.editor.steps}
+    others = {"alternatives": others_table(state.other_rows())} if state.others else {}
+    tables = {name: one for name, one in result.tables.items() if name != "alternatives"}
+    tables |= {"discs": table, **others}
+    changed = replace(
+        result,
+        points=state.landmarks_from_above(),
+        measurements=measurements,
+        tables=tables,
+        warnings=[*([CORRECTED] if chain.editor.is_corrected else []), *chain.warnings],
+        provenance={**result.provenance, "corrected": corrected},
+    )
+    try:
+        result_folder.write_result(changed, folder)
+    except ImportError as error:
+        raise OutputError(f"The report needs the package {error.name} in Slicer's Python; install it.") from error
+    chain.reported()
+
+
+def _discs(chain: SceneChain) -> list[NamedDisc]:
+    discs = chain.discs
+    if not discs:
+        raise OutputError("There is no disc to export; add one first.")
+    return discs
+
+
+def _write_points(chain: SceneChain, path: Path) -> None:
+    points = chain.state.landmarks_from_above()
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(markups(points), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
