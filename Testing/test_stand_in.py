@@ -88,6 +88,36 @@ def test_methods_that_are_no_slots_are_not_there(application):  # noqa: F811
     assert not hasattr(ctk.ctkCollapsibleButton(), "setCollapsed")
 
 
+def test_slider_tells_dragging_and_letting_go_apart(application):  # noqa: F811
+    import ctk
+
+    slider, heard = ctk.ctkSliderWidget(), []
+    slider.connect("valueIsChanging(double)", lambda value: heard.append("changing"))
+    slider.connect("valueChanged(double)", lambda value: heard.append("changed"))
+    slider.tracking = False
+    slider._slider.setSliderDown(True)
+    slider._slider.setValue(500)
+    assert heard == ["changing"]
+    slider._slider.setSliderDown(False)
+    assert heard == ["changing", "changed"]
+    slider.value = 10.0
+    assert heard == ["changing", "changed", "changed"]
+
+
+def test_views_of_a_layout_come_with_the_layout(application):  # noqa: F811
+    import slicer
+
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    view = '<item><view class="vtkMRMLPlotViewNode" singletontag="StandInPlot"/></item>'
+    node.AddLayoutDescription(20998, f'<layout type="horizontal">{view}</layout>')
+    count = application.layout.plotViewCount
+    assert application.layout.sliceWidget("StandInSlice") is None
+    application.layout.setLayout(20998)
+    assert application.layout.plotViewCount == count + 1
+    plot = application.layout.plotWidget(count)
+    assert plot.mrmlPlotViewNode().GetLayoutName() == "StandInPlot" and plot.plotView().pixels().min() > 200
+
+
 def test_selector_without_its_connection_stays_disabled(application, tmp_path):  # noqa: F811
     import slicer
 
