@@ -199,7 +199,7 @@ def found_chain(placed: list[scene_points.PlacedPoint], told: Mapping[str, Any])
         tuple(points),
         float(told.get("probability", 1.0)),
         bool(told.get("relative", False)),
-        tuple(OtherNumbering(*other) for other in told.get("others", ())),
+        tuple(OtherNumbering(title, *rest) for title, rest in told.get("others", {}).items()),
         tuple(told.get("notes", ())),
     )
     return ChainEditor(state, seen)

@@ -134,7 +134,7 @@ def _reasons(chain: Chain, candidates: list[Candidate]) -> dict:
         "probability": chain.probability,
         "relative": chain.relative,
         "notes": list(chain.notes),
-        "others": other_rows(chain.alternatives),
+        "others": {title: [*rest] for title, *rest in other_rows(chain.alternatives)},
         "confidence": {disc.name: round(disc.confidence, 4) for disc in chain.discs},
         "evidence_percent": {disc.name: evidence_text(candidates[disc.candidate].evidence) for disc in chain.discs},
     }

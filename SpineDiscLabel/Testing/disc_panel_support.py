@@ -77,7 +77,7 @@ def _told(chain: Chain, found: list[Candidate]) -> dict:
         "probability": chain.probability,
         "relative": chain.relative,
         "notes": chain.notes,
-        "others": other_rows(chain.alternatives),
+        "others": {title: [*rest] for title, *rest in other_rows(chain.alternatives)},
         "confidence": {disc.name: round(disc.confidence, 4) for disc in chain.discs},
         "evidence_percent": {disc.name: evidence_text(found[disc.candidate].evidence) for disc in chain.discs},
     }

@@ -26,7 +26,7 @@ def editor_of(found=None) -> ChainEditor:
     told = chain.provenance["chain"]
     points = [DiscPoint(n, p.position_ras_mm, p.name, p.confidence) for n, p in enumerate(chain.points, 1)]
     seen = {p.key: Seen(p.position_ras_mm, tuple(evidence_from_text(told["evidence_percent"][p.name]))) for p in points}
-    others = tuple(OtherNumbering(*other) for other in told["others"])
+    others = tuple(OtherNumbering(title, *rest) for title, rest in told["others"].items())
     state = ChainState(tuple(points), told["probability"], told["relative"], others, tuple(told["notes"]))
     return ChainEditor(state, seen)
 
