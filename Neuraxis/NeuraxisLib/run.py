@@ -78,6 +78,7 @@ def run_case(
         result = task.run(given, model_file, chosen, progress.part(*_COMPUTE))
         volumes = [value for value in given.values() if isinstance(value, Volume)]
         result.warnings[:0] = [warning for volume in volumes for warning in volume.meta.get("warnings", ())]
+        del given, volumes  # a whole acquisition, which writing does not need
         writing = progress.part(*_WRITE)
         writing(0.0, "Writing the result")
         # The last moment at which a cancel leaves everything as it was is just before the folder takes its place.
