@@ -2,8 +2,8 @@
 
     python Testing/screenshots.py [folder [module ...]]     (default: Resources/Screenshots, all modules)
 
-The head CT is the bundled scan; the stroke is simulated. Runs on the stand-in for Slicer (Testing/slicer_stand_in):
-views and nodes are Slicer's, the widgets look alike.
+The head CT and the spine MR are the bundled scans; the stroke is simulated. Runs on the stand-in for Slicer
+(Testing/slicer_stand_in): views and nodes are Slicer's, the widgets look alike.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), *(str(ROOT / room) for room in ("Neuraxis", "HemorrhageSeg", "StrokeCTP"))]
+sys.path[:0] = [str(ROOT), *(str(ROOT / room) for room in ("Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel"))]
 
 RUN_LIMIT_S = 1200
 
@@ -130,7 +130,37 @@ def photograph_stroke(application, folder: Path) -> None:
     application.close_widget(widget)
 
 
-PICTURES = {"HemorrhageSeg": photograph_hemorrhage, "StrokeCTP": photograph_stroke}
+def photograph_discs(application, folder: Path) -> None:
+    """Named discs and the heat map over the bundled spine MR, one disc chosen."""
+    import slicer
+
+    from NeuraxisLib.files import read_volume
+    from SpineDiscLabelLib.task import TASK
+    from Testing.slicer_stand_in.pictures import photograph, save_png, size_views
+
+    mr = read_volume(TASK.resources / "SampleData" / "lumbar_spine_mr.nrrd")
+    node = slicer.util.addVolumeFromArray(mr.array, ijkToRAS=mr.ijk_to_ras, name="LumbarSpineMR")
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().AutoWindowLevelOff()
+    node.GetDisplayNode().SetWindowLevel(150, 70)
+    slicer.util.setSliceViewerLayers(background=node)
+    widget = application.new_widget("SpineDiscLabel")
+    application.layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
+    run(application, widget, lambda: widget._panel.run.is_running)
+    size_views(application)
+    view = application.layout.sliceWidget("Red")
+    view.mrmlSliceNode().SetOrientation("Sagittal")
+    widget.ui.overlayCheckBox.click()
+    table = widget.ui.discTableView
+    table.clicked.emit(table.model().index(table.model().rowCount() - 2, 0))
+    view.sliceLogic().FitSliceToAll()
+    widget._discs.show_middle()
+    widget.ui.inputsCollapsibleButton.collapsed = True
+    save_png(photograph(application, widget.parent), folder / "SpineDiscLabel.png")
+    application.close_widget(widget)
+
+
+PICTURES = {"HemorrhageSeg": photograph_hemorrhage, "StrokeCTP": photograph_stroke, "SpineDiscLabel": photograph_discs}
 
 
 def main() -> None:

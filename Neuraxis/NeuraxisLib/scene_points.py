@@ -130,6 +130,14 @@ def _defined(node) -> list[int]:
     return [index for index in indices if node.GetNthControlPointPositionStatus(index) == node.PositionDefined]
 
 
+def show_beside(node: slicer.vtkMRMLMarkupsFiducialNode) -> None:
+    """Show points in the slices beside their own too, pale: a spine need not lie in one slice."""
+    if node.GetDisplayNode() is not None:
+        node.GetDisplayNode().SetSliceProjection(True)
+        node.GetDisplayNode().SetSliceProjectionUseFiducialColor(True)
+        node.GetDisplayNode().SetSliceProjectionOpacity(0.5)
+
+
 def jump_to(ras_mm: Sequence[float]) -> None:
     """Show a place in the middle of all slice views."""
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):

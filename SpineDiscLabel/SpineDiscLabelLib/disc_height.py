@@ -55,16 +55,16 @@ def profile_at(volume: Volume, point: np.ndarray, direction: np.ndarray) -> np.n
 def sample(volume: Volume, positions_ras_mm: np.ndarray) -> np.ndarray:
     """(n,) trilinear values of a (k, j, i) volume at RAS positions; NaN more than half a voxel outside."""
     inverse = np.linalg.inv(volume.ijk_to_ras)
-    kji = (positions_ras_mm @ inverse[:3, :3].T + inverse[:3, 3])[:, ::-1]
-    last = np.array(volume.array.shape) - 1
-    outside = ((kji < -0.5) | (kji > last + 0.5)).any(axis=1)
+    kji = (inverse[:3, :3] @ positions_ras_mm.T + inverse[:3, 3:])[::-1]
+    last = np.array(volume.array.shape)[:, None] - 1
+    outside = ((kji < -0.5) | (kji > last + 0.5)).any(axis=0)
     kji = np.clip(kji, 0, last)
-    low = np.minimum(np.floor(kji).astype(int), np.maximum(last - 1, 0))
-    share, high = kji - low, np.minimum(low + 1, last)
-    value = np.zeros(len(kji))
-    for corner in np.ndindex(2, 2, 2):
-        at = np.where(corner, high, low)
-        value += np.prod(np.where(corner, share, 1 - share), axis=1) * volume.array[tuple(at.T)]
+    low = np.minimum(kji.astype(int), np.maximum(last - 1, 0))
+    at, share = (low, np.minimum(low + 1, last)), kji - low
+    weights, value = (1 - share, share), np.zeros(kji.shape[1])
+    for k, j, i in np.ndindex(2, 2, 2):
+        corner = volume.array[at[k][0], at[j][1], at[i][2]]
+        value += weights[k][0] * weights[j][1] * weights[i][2] * corner
     value[outside] = np.nan
     return value
 

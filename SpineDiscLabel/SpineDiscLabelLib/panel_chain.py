@@ -235,8 +235,7 @@ def _others(free: Chain, state: ChainState) -> tuple[OtherNumbering, ...]:
         return ()
     names = [point.name for _, point in state.from_above()]
     best = tuple(disc.name for disc in free.discs)
-    span = f"as found: {best[0]} to {best[-1]}"
-    ways = [(best, free.probability, span), *((a.names, a.probability, a.title) for a in free.alternatives)]
+    ways = [(best, free.probability, "as found"), *((a.names, a.probability, a.title) for a in free.alternatives)]
     return tuple(
         OtherNumbering(title, seen[0], seen[-1], float(probability))
         for seen, probability, title in ways

@@ -12,6 +12,8 @@ from SpineDiscLabelLib.panel_words import all_names, numbering_line, other_line
 
 #: Columns of the table of discs that the panel leaves out (they are in the scene's table and in the files).
 LEFT_OUT = ("R (mm)", "A (mm)", "S (mm)", "Sideways deviation (mm)")
+#: The same of the table of measurements: none of them has an interval.
+NO_INTERVAL = ("Interval",)
 #: Heads short enough for a panel: column -> what the panel calls it.
 SHORT = {
     "Confidence": "Sure",
@@ -94,11 +96,8 @@ class DiscPanel:
             for column, title in SHORT.items():
                 if table.GetColumnTitle(column) != title:
                     table.SetColumnTitle(column, title)
-            columns = table.GetTable()
-            for index in range(columns.GetNumberOfColumns()):
-                ui.discTableView.setColumnHidden(index, columns.GetColumnName(index) in LEFT_OUT)
-        ui.discTableView.resizeColumnsToContents()
-        ui.resultTableView.resizeColumnsToContents()
+        _hide_columns(ui.discTableView, LEFT_OUT)
+        _hide_columns(ui.resultTableView, NO_INTERVAL)
 
     def _show_chosen(self) -> None:
         ui = self._ui
@@ -125,3 +124,12 @@ class DiscPanel:
             box.clear()
             box.addItems(lines)
         box.enabled = bool(lines)
+
+
+def _hide_columns(view: Any, names: tuple[str, ...]) -> None:
+    """Leave columns out of a view of a table, and make the others as wide as their words."""
+    if view.mrmlTableNode() is not None:
+        columns = view.mrmlTableNode().GetTable()
+        for index in range(columns.GetNumberOfColumns()):
+            view.setColumnHidden(index, columns.GetColumnName(index) in names)
+    view.resizeColumnsToContents()

@@ -43,6 +43,7 @@ class SceneChain:
             self._ids = {point.key: there.id for point, there in zip(self._editor.state.points, placed)}
         else:
             self._editor, self._ids = kept
+        scene_points.show_beside(self._points)
         self._reported = None if self._editor.is_corrected else self._editor.state
 
     def shows(self, nodes: Mapping[str, Any]) -> bool:

@@ -24,9 +24,9 @@ def numbering_line(state: ChainState) -> str:
 
 
 def other_line(other: OtherNumbering) -> str:
-    """Another numbering as the list shows it."""
-    ends = dict.fromkeys((other.highest, other.lowest))
-    return f"{percent(other.probability)}  {' to '.join(ends)}: {other.title}"
+    """Another numbering as the list shows it; what its title says of the lowest disc is in the names."""
+    ends, title = dict.fromkeys((other.highest, other.lowest)), other.title.partition(", the lowest")[0]
+    return f"{percent(other.probability)}  {' to '.join(ends)}: {title}"
 
 
 def percent(probability: float) -> str:
