@@ -48,7 +48,7 @@ class PointPanel:
                 points.PointEndInteractionEvent: self._ends,
                 points.PointModifiedEvent: self._changes,
                 points.PointPositionDefinedEvent: self._changes,
-                points.PointRemovedEvent: self._changes,
+                points.PointRemovedEvent: self._ends,  # also of a drag whose point is gone
             }
             self._followed = points, [points.AddObserver(event, call) for event, call in heard.items()]
 

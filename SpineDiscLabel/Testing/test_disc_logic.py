@@ -214,3 +214,34 @@ def test_words():
     assert all_names()[0] == "C1/C2" and {"L4/S1", "L5/L6", "L6/S1"} <= set(all_names())
     assert np.allclose(evidence_from_text(evidence_text(np.linspace(0, 1, 24))), np.linspace(0, 1, 24), atol=0.005)
     assert evidence_from_text("nothing of the kind").sum() == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_done_names_follow_each_other_and_all_can_be_undone(seed):
+    rng, editor = np.random.default_rng(seed), editor_of(candidates(evidence=float(0.05 + 0.1 * seed)))
+    first = editor.state
+    for _ in range(25):
+        keys = [point.key for point in editor.state.points]
+        key, at = int(rng.choice(keys)), discs_ras_mm()[rng.integers(6)] + rng.normal(0, 3, 3)
+        acts = [
+            lambda key=key, at=at: editor.move(key, at),
+            lambda key=key: editor.delete(key) if len(editor.state.points) > 2 else None,
+            lambda at=at: editor.add(np.add(at, (0, 0, 36 * rng.integers(-1, 2)))),
+            lambda key=key: editor.say(key, str(rng.choice(all_names()[15:]))),
+            lambda: editor.choose(editor.state.others[0]) if editor.state.others else None,
+        ]
+        before = editor.state
+        try:
+            acts[rng.integers(len(acts))]()
+        except InputError:
+            assert editor.state == before
+        numbers = [disc.disc for disc in editor.state.discs()]
+        assert numbers == sorted(set(numbers)) and 0 not in numbers
+        assert all(point.said in ("", point.name) for point in editor.state.points)
+    last = editor.state
+    while editor.can_undo:
+        editor.undo()
+    assert editor.state == first
+    while editor.can_redo:
+        editor.redo()
+    assert editor.state == last

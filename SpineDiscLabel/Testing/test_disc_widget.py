@@ -256,6 +256,31 @@ def test_dragging_a_point_moves_the_measures_along_and_is_one_step(widget, clien
     assert max(heights(node)) == pytest.approx(discs_ras_mm()[0][2], abs=1e-3)
 
 
+def test_a_point_that_is_deleted_while_it_is_dragged(widget, client):
+    run(widget, client)
+    node = points(widget)
+    node.InvokeEvent(node.PointStartInteractionEvent)
+    node.SetNthControlPointPositionWorld(5, *(discs_ras_mm()[5] + (0, 0, 3)))
+    settle()
+    node.RemoveNthControlPoint(5)
+    settle()
+    assert names(widget) == LUMBAR[:-1] == cells(widget.ui.discTableView, 0)
+    widget.ui.undoButton.click()
+    assert names(widget) == LUMBAR and min(heights(node)) == pytest.approx(discs_ras_mm()[5][2], abs=1e-3)
+
+
+def test_a_point_that_follows_the_mouse_before_it_is_placed_is_no_disc_yet(widget, client):
+    run(widget, client)
+    node = points(widget)
+    node.AddControlPointWorld(*(discs_ras_mm()[0] + (0, 6, 27)))
+    node.SetNthControlPointPositionWorld(6, 0.0, 0.0, 0.0, node.PositionPreview)
+    settle()
+    assert cells(widget.ui.discTableView, 0) == LUMBAR and not widget.ui.undoButton.enabled
+    node.SetNthControlPointPositionWorld(6, *(discs_ras_mm()[0] + (0, 6, 27)), node.PositionDefined)
+    settle()
+    assert cells(widget.ui.discTableView, 0) == ["T11/T12", *LUMBAR]
+
+
 def test_dragging_a_point_past_its_neighbour_swaps_their_names(widget, client):
     run(widget, client)
     node = points(widget)
