@@ -79,11 +79,17 @@ def paint_spine(
     return paint(spine, rng, offsets_mm, pixel_mm)
 
 
-def paint(spine: Spine, rng: np.random.Generator, offsets_mm: tuple[float, ...], pixel_mm: float) -> PaintedSpine:
-    """Slices of a given spine and a random person around it."""
+def paint(
+    spine: Spine,
+    rng: np.random.Generator,
+    offsets_mm: tuple[float, ...],
+    pixel_mm: float,
+    middle_mm: float | None = None,
+) -> PaintedSpine:
+    """Slices of a given spine and a random person around it, ``offsets_mm`` from ``middle_mm`` (else the median x)."""
     habitus = draw_habitus(spine, rng)
     centres = np.array([body.centre for body in spine.vertebrae])
-    middle = float(np.median([body.x_mm for body in spine.vertebrae]))
+    middle = float(np.median([body.x_mm for body in spine.vertebrae])) if middle_mm is None else middle_mm
     top, front = centres[:, 1].max() + _ABOVE_MM, centres[:, 0].max() + _FRONT_MM
     extent = top - centres[:, 1].min() + _BELOW_MM, front - centres[:, 0].min() + _BEHIND_MM
     shape = tuple(int(np.ceil(length / pixel_mm)) for length in extent)

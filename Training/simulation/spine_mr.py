@@ -103,7 +103,9 @@ def acquire(
     offsets = (np.arange(protocol.slices) - (protocol.slices - 1) / 2) * protocol.gap_mm
     fine = 3 if protocol.gap_mm > 2 else 1
     within = ((np.arange(fine) + 0.5) / fine - 0.5) * protocol.gap_mm * protocol.thickness
-    painted = paint(spine, rng, tuple((offsets[:, None] + within).ravel()), painted_mm)
+    looked_at = np.concatenate([at for number, at in spine.points().items() if first <= number <= last])
+    middle_mm = float(looked_at[:, 0].min() + looked_at[:, 0].max()) / 2
+    painted = paint(spine, rng, tuple((offsets[:, None] + within).ravel()), painted_mm, middle_mm)
     wanted = (painted.numbers >= first) & (painted.numbers <= last)
     middle = painted.points[wanted, 1:]
     centre = (middle.min(axis=0) + middle.max(axis=0)) / 2 + rng.normal(0, 8, 2)
