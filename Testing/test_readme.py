@@ -130,10 +130,18 @@ def methods_of(path: Path, class_name: str) -> set[str]:
     return {node.name for node in classes[class_name].body if isinstance(node, ast.FunctionDef)}
 
 
-def test_tutorial_uses_the_words_of_the_panel():
-    tutorial = re.search(r"^## First tutorial\n(.*?)^## ", README, re.MULTILINE | re.DOTALL).group(1)
-    module = (ROOT / "HemorrhageSeg" / "HemorrhageSeg.py").read_text()
-    panel = ElementTree.parse(ROOT / "HemorrhageSeg" / "Resources" / "UI" / "HemorrhageSeg.ui")
+@pytest.mark.parametrize(
+    "heading, name",
+    [
+        ("First tutorial", "HemorrhageSeg"),
+        ("Second tutorial: CT perfusion", "StrokeCTP"),
+        ("Third tutorial: discs", "SpineDiscLabel"),
+    ],
+)
+def test_tutorial_uses_the_words_of_the_panel(heading, name):
+    tutorial = re.search(rf"^## {heading}\n(.*?)^## ", README, re.MULTILINE | re.DOTALL).group(1)
+    module = (ROOT / name / f"{name}.py").read_text()
+    panel = ElementTree.parse(ROOT / name / "Resources" / "UI" / f"{name}.ui")
     words = {text.text for text in panel.iter("string")} | set(re.findall(r'sampleName="(\w+)"', module))
     assert set(re.findall(r"\*\*(.+?)\*\*", tutorial)) <= words
     title = re.search(r'title = _\("(.+?)"\)', module).group(1)

@@ -53,7 +53,7 @@ def main() -> None:
 def make_app() -> typer.Typer:
     """The command line with one command per task in :data:`NeuraxisLib.task.TASKS`."""
     app = typer.Typer(
-        help=f"Neuraxis: measurements in brain scans. {RESEARCH_USE_NOTICE}",
+        help=f"Neuraxis: measurements in brain and spine scans. {RESEARCH_USE_NOTICE}",
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
