@@ -29,6 +29,7 @@ from Training.simulation.ctp_bolus import (
 from Training.simulation.ctp_head import SimulatedStroke, StrokeOptions, simulate_stroke
 from Training.simulation.ctp_phantom import DENSITY, HAEMATOCRIT_RATIO, GammaVariate, tissue_curve
 from Training.simulation.ctp_scan import PIXEL_MM, add_noise, draw_motion, draw_times, motion_matrices
+from Training.simulation.ctp_stroke_phantom import BONE, SCALP, stroke_phantom
 
 SAMPLES = ROOT / "Training" / "SampleAnatomy"
 SMALL = StrokeOptions(
@@ -236,6 +237,19 @@ def test_motion_is_drawn_within_bounds():
 
 
 # -- the chain ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lowest", [3, 8])
+def test_brain_is_found_where_the_skull_is_open_in_front(lowest):
+    """As at the orbits: in the lowest slices, or in all of a thin slab."""
+    phantom = stroke_phantom((8, 96, 96), (2.2, 2.2, 10.0), noise_hu=0.0, times_s=np.arange(3.0))
+    baseline = phantom.frames.array[0].copy()
+    columns = np.abs(np.arange(96) - 47.5) * 2.2 < 11
+    front = (np.arange(96) < 48)[:, None] & columns
+    baseline[:lowest][(phantom.tissue[:lowest] == BONE) & front] = 20.0
+    found = find_brain(baseline, phantom.frames.spacing_mm)
+    assert (found.tissue & phantom.brain).sum() > 0.95 * phantom.brain.sum()
+    assert (found.inside & (phantom.tissue == SCALP)).sum() < 0.02 * found.inside.sum()
 
 
 @pytest.mark.parametrize("kind,seed", [("m1", 5), ("pca", 7), ("none", 9)])
