@@ -1,5 +1,6 @@
 """Slicer module: finds the discs in a sagittal spine MR, names them, and lets a person put the chain right."""
 
+import functools
 import unittest
 from pathlib import Path
 from typing import Annotated
@@ -172,10 +173,9 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         if not self.logic.models():
             return _("No model is installed; see the Neuraxis module.")
         second = self._parameterNode.secondVolume
-        reason = scene.why_unsuitable(second) if second is not None else ""
-        if second is not None and second is self._parameterNode.inputVolume:
-            reason = _("The second contrast is the same volume; choose another one or none.")
-        return scene.why_unsuitable(self._parameterNode.inputVolume) or reason
+        if second is not None and second is self._source():
+            return _("The second contrast is the same volume; choose another one or none.")
+        return scene.why_unsuitable(self._source()) or (scene.why_unsuitable(second) if second is not None else "")
 
     def _source(self):
         return self._parameterNode.inputVolume
@@ -206,11 +206,8 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         """Start a run; its middle is shown in the slice views."""
         parameters = self._parameterNode
         self._points.stop_placing()
-
-        def begin(**callbacks):
-            chosen = (parameters.inputVolume, parameters.secondVolume, parameters.modelName, parameters.device)
-            return self.logic.process(*chosen, wait=False, **callbacks)
-
+        chosen = (parameters.inputVolume, parameters.secondVolume, parameters.modelName, parameters.device)
+        begin = functools.partial(self.logic.process, *chosen, wait=False)
         done = _("Done. Check the names before you use any number; drag, delete or rename what is wrong.")
         self._panel.startRun(begin, done, lambda shown: self._discs.show_middle())
 
@@ -258,8 +255,7 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
 
     def onDelete(self, checked=False):
         """The chosen disc is none."""
-        key = self._discs.chosen
-        self._correct(lambda editor: editor.delete(key))
+        self._correct(lambda editor: editor.delete(self._discs.chosen))
 
     def onUndo(self, checked=False):
         """Take the last correction back."""
