@@ -17,6 +17,7 @@ from NeuraxisLib.scene_tables import SURE
 #: Parts under which the nodes of the live curve are kept with the result that they belong to.
 LIVE_TABLE, LIVE_SERIES = "curves live table", "curves live series"
 _LIVE_COLOR = (0.45, 0.45, 0.45)
+_BESIDE_COLOR = (0.8, 0.8, 0.8)
 #: Points that lie nearer than this are not moved.
 _SAME_PLACE_MM = 1e-4
 
@@ -131,11 +132,17 @@ def _defined(node) -> list[int]:
 
 
 def show_beside(node: slicer.vtkMRMLMarkupsFiducialNode) -> None:
-    """Show points in the slices beside their own too, pale: a spine need not lie in one slice."""
-    if node.GetDisplayNode() is not None:
-        node.GetDisplayNode().SetSliceProjection(True)
-        node.GetDisplayNode().SetSliceProjectionUseFiducialColor(True)
-        node.GetDisplayNode().SetSliceProjectionOpacity(0.5)
+    """Show points in the slices beside their own too, pale: a spine need not lie in one slice.
+
+    Slicer has one colour for all of them there: their own if all are sure, else a neutral one.
+    """
+    display = node.GetDisplayNode()
+    if display is not None:
+        sure = all(node.GetNthControlPointSelected(index) for index in _defined(node))
+        display.SetSliceProjection(True)
+        display.SetSliceProjectionUseFiducialColor(sure)
+        display.SetSliceProjectionColor(*_BESIDE_COLOR)
+        display.SetSliceProjectionOpacity(0.6)
 
 
 def jump_to(ras_mm: Sequence[float]) -> None:

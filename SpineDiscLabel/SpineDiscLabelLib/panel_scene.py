@@ -135,6 +135,7 @@ class SceneChain:
         state = self.state
         ids = [self._ids.get(point.key, "") for point in state.points]
         ids = scene_points.hold_points(self._points, state.landmarks(), ids)
+        scene_points.show_beside(self._points)
         self._ids |= {point.key: point_id for point, point_id in zip(state.points, ids)}
         self._fill_tables(state)
         kept = {"run": self._run, "ids": {str(key): at for key, at in self._ids.items()}, **self._editor.to_json()}

@@ -399,3 +399,13 @@ def test_a_parent_transform_moves_points_and_measures_alike(application, client)
     key = chain.state.points[0].key
     chain.correct(lambda editor: editor.move(key, discs_ras_mm()[0] + (0, 0, 53)))
     assert heights(logic.resultNodes(node)["points"])[0] == pytest.approx(discs_ras_mm()[0][2] + 53)
+
+
+def test_points_beside_the_slice_are_seen_and_their_colour_does_not_claim_more_than_is_sure(widget, client):
+    run(widget, client)
+    display = points(widget).GetDisplayNode()
+    assert display.GetSliceProjection() and display.GetSliceProjectionUseFiducialColor()
+    faint, *others = candidates(evidence=0.03)
+    client.found = [replace(faint, strength=0.2), *others]
+    run(widget, client)
+    assert display.GetSliceProjection() and not display.GetSliceProjectionUseFiducialColor()
