@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from StrokeCTPLib.arterial_input import Contrast, find_arterial_input
 from StrokeCTPLib.brain_mask import find_brain
+from StrokeCTPLib.calibration import calibrate
 from StrokeCTPLib.concentration import find_arrival
 from StrokeCTPLib.motion import estimate_motion
 from Training.simulation.ctp_anatomy import StrokeSources, TerritoryAtlas
@@ -264,3 +265,10 @@ def test_the_artery_is_found_and_not_a_vein(kind, seed):
     assert found.artery[k, j, i].mean() > 0.6 and not found.vein[k, j, i].any()
     assert np.corrcoef(chosen.curve_hu, found.artery_hu)[0, 1] > 0.98
     assert chosen.curve_hu.max() == pytest.approx(found.artery_hu.max(), rel=0.25)
+
+
+def test_a_wide_bolus_does_not_make_healthy_delays_pathological():
+    times = np.arange(45) * 1.5
+    narrow, wide = (GammaVariate(10.0, 3.0, beta, 220.0)(times) for beta in (1.2, 3.6))
+    lines = [calibrate(artery, 1.5, 0.6, 30.0).line_delay_s for artery in (narrow, wide)]
+    assert 3.0 < lines[0] < 4.2 and lines[1] == 3.0

@@ -21,6 +21,9 @@ from StrokeCTPLib.model_fit import modelled_curves
 FLOW_FACTOR = 6000 * K_H_OVER_DENSITY
 #: Mean transit time in s of normal tissue and of tissue at the line; delay of the latter in s.
 NORMAL_MTT_S, ISCHAEMIC_MTT_S, ISCHAEMIC_DELAY_S = 4.5, 10.0, 4.0
+#: Delay in s that stands for a Tmax of 6 s at least (ct_perfusion.md 1.2, 8.4): a wide bolus moves Tmax, not the delay,
+#: and healthy tissue is up to 2 s late.
+LEAST_DELAY_S = 3.0
 #: Cuts to choose from, and the flows (as shares of the line's flow) that they should tell apart.
 CUTS, APART = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), (0.6, 1.4)
 _SAMPLES = 1500
@@ -100,7 +103,7 @@ def calibrate(
     separation, cut, operator = best
     share = _height(line * slow + noise, operator) / _height(flow * normal + noise, operator)
     lag, lag_standard = (float(find_peaks(_tensor(slow[None]), o).lag_s[0]) for o in (operator, standard))
-    delay_s = ISCHAEMIC_DELAY_S + tmax_s - lag_standard
+    delay_s = max(ISCHAEMIC_DELAY_S + tmax_s - lag_standard, LEAST_DELAY_S + tmax_s - 6.0)
     spreads = (_spread(line * slow + noise, one) for one in (operator, standard))
     return Calibration(
         cut, share, plain_rcbf, noise_hu, separation, tmax_s + lag - lag_standard, delay_s, tmax_s, *spreads
