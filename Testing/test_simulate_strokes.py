@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from project_tree import ROOT
 
+from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import read_volume, write_volume
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib.frames import read_frames
+from StrokeCTPLib.map_set import read_map_set
 from Training import simulate, strokes
 from Training.layouts import get_layout
 from Training.layouts.base import LayoutOptions
@@ -49,6 +51,12 @@ def test_frames_are_read_with_their_times_and_truth_lies_on_their_grid(folder):
         assert ml == pytest.approx(float(facts["hypoperfused_ml"]), abs=0.05)
         true_flow = read_volume(folder / "truth_maps" / row["id"] / "cbf.nrrd", allow_nan=True)
         assert np.isfinite(true_flow.array[truth.array > 0]).all() and true_flow.unit == "mL/100 g/min"
+
+
+def test_the_whole_folder_is_no_acquisition_and_its_truth_no_maps(folder):
+    for read in (read_frames, read_map_set):
+        with pytest.raises(InputError, match="such as 'set/frames/stroke_00000.nrrd'"):
+            read(folder)
 
 
 def test_prepare_reads_the_maps(folder):

@@ -99,7 +99,8 @@ def read_frames(
     """Read a CT perfusion acquisition with the time of every slice.
 
     Args:
-        path: a folder of DICOM files, one DICOM file (then its folder), or a 4-D NIfTI, NRRD or MetaImage file.
+        path: a folder of DICOM files, one DICOM file (then its folder), a 4-D NIfTI, NRRD or MetaImage file, or a
+            folder with one such file.
         times: a times file (.json, .csv, .txt; see ``times_file.read_times``) or an array (t,) or (t, k) in seconds;
             overrides what the images say. For image files, a file beside them of the same name is found by itself.
         interval_s: constant time between frames, for images that give no usable times.
@@ -108,7 +109,8 @@ def read_frames(
         progress: told how far reading is; may cancel.
 
     Raises:
-        InputError: not found, no perfusion series, too few frames, no times, constant or unsorted times, damaged files.
+        InputError: not found, no perfusion series, several 4-D files, too few frames, no times, constant or unsorted
+            times, damaged files.
         GeometryError: geometry missing or contradictory, slices missing.
         SeriesChoiceError: several examinations would do.
         DependencyError: a decoder for compressed pixels is not installed.
@@ -118,6 +120,10 @@ def read_frames(
         raise InputError(f"'{path.name}' was not found; check the name and the folder.")
     if interval_s is not None and not 0.1 <= interval_s <= 30:
         raise InputError(f"A frame interval of {interval_s:g} s is not possible in CT perfusion; give it in seconds.")
+    if path.is_dir():
+        from StrokeCTPLib.frames_folder import frames_file
+
+        path = frames_file(path) or path
     if path.is_file() and is_image_file(path):
         from StrokeCTPLib.frames_files import read_image_frames
 

@@ -24,7 +24,8 @@ def read_perfusion(
     """Read what a path holds; arguments as :attr:`NeuraxisLib.task.Task.readers` says.
 
     Args:
-        path: a DICOM folder, a 4-D image file or an exchange file of the worker (frames); a folder or file of maps.
+        path: a DICOM folder, a 4-D image file, a folder with one, or an exchange file of the worker (frames); a folder
+            or file of maps.
         options: ``kind`` says which, or that it is to be found out; times and ranges for what the files do not say.
 
     Raises:

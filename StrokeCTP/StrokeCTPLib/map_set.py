@@ -18,6 +18,7 @@ from NeuraxisLib.errors import GeometryError, InputError
 from NeuraxisLib.result_folder import RESULT_FILE
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
+from StrokeCTPLib.frames_folder import refuse_simulated
 from StrokeCTPLib.map_files import find_files, read_map_files, read_result_maps
 from StrokeCTPLib.map_units import MAP_UNITS, FoundMap, in_field_unit
 
@@ -106,8 +107,13 @@ def read_map_set(
 
 
 def holds_maps(path: str | os.PathLike, progress: Progress | None = None) -> bool:
-    """Whether there are perfusion maps under a path, so that it is no acquisition to compute them from."""
+    """Whether there are perfusion maps under a path, so that it is no acquisition to compute them from.
+
+    Raises:
+        InputError: the folder of a simulation, whose true maps are not meant.
+    """
     path = Path(path)
+    refuse_simulated(path)
     if path.is_dir() and (path / RESULT_FILE).is_file():
         return True
     if any(kind != "mip" for kind in find_files(path)):
@@ -134,6 +140,7 @@ def _reader(path, spacing_mm: tuple[float, float, float] | None) -> tuple[str, R
     for one in paths:
         if not one.exists():
             raise InputError(f"'{one.name}' was not found; check the name and the folder.")
+        refuse_simulated(one)
     files = find_files(*paths)
     if files and not (len(paths) == 1 and (paths[0] / RESULT_FILE).is_file()):
         return "image files", lambda progress, ranges: read_map_files(files, progress, ranges)

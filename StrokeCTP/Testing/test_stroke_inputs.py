@@ -63,6 +63,39 @@ def test_a_folder_of_maps_is_a_map_set(tmp_path):
     assert isinstance(read(tmp_path, kind="maps"), MapSet)
 
 
+def test_a_folder_with_one_4d_file_is_its_frames(tmp_path):
+    write_volume(scan(), tmp_path / "ctp.nii.gz")
+    write_volume(Volume(scan().array[0], LPS, "HU"), tmp_path / "plain.nii.gz")  # of another purpose
+    np.savetxt(tmp_path / "ctp_times.txt", np.arange(45) * 2.0)
+    found = read(tmp_path)
+    assert isinstance(found, Frames) and found.report.interval_s == pytest.approx(2.0)
+    assert np.array_equal(found.volume.array, scan().array)
+    write_volume(scan(), tmp_path / "again.nrrd")
+    with pytest.raises(InputError, match="holds 2 4-D image files; choose one of them, such as '.*/again.nrrd'"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["auto", "frames", "maps"])
+@pytest.mark.parametrize("content, chosen", [("frames", "frames/stroke_00000.nrrd"), ("maps", "maps/stroke_00000")])
+def test_the_truth_of_a_simulation_is_taken_for_no_maps(tmp_path, kind, content, chosen):
+    """Laid out as simulate --stroke does; its own test reads the true folder."""
+    folder = tmp_path / "strokes"
+    maps = [folder / "truth_maps" / "stroke_00000"]
+    if content == "maps":
+        maps.append(folder / "maps" / "stroke_00000")
+    else:
+        (folder / "frames").mkdir(parents=True)
+        write_volume(scan(), folder / "frames" / "stroke_00000.nrrd")
+    for place in maps:
+        place.mkdir(parents=True)
+        for name, volume in map_set().maps.items():
+            write_volume(volume.like(np.nan_to_num(volume.array), volume.unit), place / f"{name}.nrrd")
+    (folder / "cases.csv").write_text("id\nstroke_00000\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"'strokes' holds simulated strokes .* such as 'strokes/{chosen}'"):
+        read(folder, kind=kind)
+    assert isinstance(read(folder / chosen), Frames if content == "frames" else MapSet)
+
+
 def test_what_is_not_there_is_named_as_missing(tmp_path):
     with pytest.raises(InputError, match="'nothing' was not found"):
         read(tmp_path / "nothing")
