@@ -48,6 +48,8 @@ class Calibration:
         noise_hu: SD of the smoothed tissue curves. separation: of flows APART, in SD.
         tmax_s: what tissue on the line of Tmax of the standard engine has in the map of this cut.
         line_delay_s: delay in the model maps that such tissue has. plain_tmax_s: that line of the standard engine.
+        flow_scale: what the flow map of this cut, which lowers all flow, is multiplied by so that normal tissue reads
+            as in the map of the standard engine.
         spread, plain_spread: what noise does to single voxels on the line, in the maps of this cut and of the
             standard engine.
     """
@@ -60,6 +62,7 @@ class Calibration:
     tmax_s: float
     line_delay_s: float
     plain_tmax_s: float = 6.0
+    flow_scale: float = 1.0
     spread: Spread = Spread()
     plain_spread: Spread = Spread()
 
@@ -101,13 +104,13 @@ def calibrate(
         if best is None or separation > 1.03 * best[0]:  # rather the milder cut, unless the stronger gains
             best = (separation, cut, operator)
     separation, cut, operator = best
-    share = _height(line * slow + noise, operator) / _height(flow * normal + noise, operator)
+    shown = _height(flow * normal + noise, operator)
+    share = _height(line * slow + noise, operator) / shown
     lag, lag_standard = (float(find_peaks(_tensor(slow[None]), o).lag_s[0]) for o in (operator, standard))
     delay_s = max(ISCHAEMIC_DELAY_S + tmax_s - lag_standard, LEAST_DELAY_S + tmax_s - 6.0)
     spreads = (_spread(line * slow + noise, one) for one in (operator, standard))
-    return Calibration(
-        cut, share, plain_rcbf, noise_hu, separation, tmax_s + lag - lag_standard, delay_s, tmax_s, *spreads
-    )
+    late_s, scale = tmax_s + lag - lag_standard, reference_cbf / shown
+    return Calibration(cut, share, plain_rcbf, noise_hu, separation, late_s, delay_s, tmax_s, scale, *spreads)
 
 
 def _unit_tissue(artery: np.ndarray, step_s: float) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib.arterial_input import ArterialInput, Contrast, find_arterial_input
 from StrokeCTPLib.brain_mask import BrainRegions, find_brain
-from StrokeCTPLib.calibration import Calibration, calibrate, noise_of
+from StrokeCTPLib.calibration import FLOW_FACTOR, Calibration, calibrate, noise_of
 from StrokeCTPLib.concentration import (
     K_H_OVER_DENSITY,
     Arrival,
@@ -47,11 +47,6 @@ from StrokeCTPLib.model_fit import bolus_area, build_dictionary, fit, fit_pooled
 from StrokeCTPLib.quality import Flag, find_flags, require_frames
 from StrokeCTPLib.smoothing import edge_preserving, gaussian, voxel_pool
 
-UNITS = {
-    "cbf": "mL/100 g/min",
-    "cbv": "mL/100 g",
-    **dict.fromkeys(("mtt", "tmax", "ttp", "delay"), "s"),
-}
 #: Digits kept of a map's values, where they are not two.
 DECIMALS = {"cbv": 3}
 #: Values of frames (t x voxels) in one slab.
@@ -83,12 +78,14 @@ class PerfusionOptions:
 
 @dataclass(frozen=True)
 class PerfusionMaps:
-    """Maps and what they rest on. Every map is float32 (k, j, i), 0 outside ``tissue``; units in UNITS.
+    """Maps and what they rest on. Every map is float32 (k, j, i), 0 outside ``tissue``; units in
+    :data:`~StrokeCTPLib.map_units.MAP_UNITS`.
 
     Attributes:
         svd: cbf, cbv, mtt, tmax, ttp by deconvolution. model: cbf, cbv, mtt, delay, tmax by the model fit, where tmax
             is delay + mtt / 2, the middle of a box-shaped residue.
-        calibrated: cbf and tmax by the bSVD that tells core from penumbra best in this patient.
+        calibrated: cbf and tmax by the bSVD that tells core from penumbra best in this patient; its cbf in the scale of
+            the plain one (normal tissue reads alike).
         calibration: its thresholds. tissue, inside: bool (k, j, i). times_s: (t,) regular times of the curves.
     """
 
@@ -234,7 +231,10 @@ def maps_of(
     reference = _reference_flow(prepared, artery, step_s, svd, options)
     calibration = calibrate(artery, step_s, prepared.noise_hu, reference, options.plain_rcbf, options.tmax_s)
     peaks = find_peaks(prepared.curves, circulant_operator(artery, step_s, calibration.cut, oversampling=2))
-    calibrated = {"cbf": peaks.height * 6000 * K_H_OVER_DENSITY, "tmax": peaks.lag_s.clamp(min=0)}
+    calibrated = {
+        "cbf": peaks.height * (FLOW_FACTOR * calibration.flow_scale),
+        "tmax": peaks.lag_s.clamp(min=0),
+    }
     return PerfusionMaps(
         svd,
         model,
@@ -258,7 +258,7 @@ def _reference_flow(
     standard = torch.from_numpy(svd["cbf"][tissue])
     if (options.deconvolution, options.strength) != ("bsvd", None):
         peaks = find_peaks(prepared.curves, circulant_operator(artery, step_s))
-        standard = peaks.height.cpu() * 6000 * K_H_OVER_DENSITY
+        standard = peaks.height.cpu() * FLOW_FACTOR
     normal = standard[torch.from_numpy((svd["tmax"] < 4) & (svd["cbv"] < VESSEL_CBV))[torch.from_numpy(tissue)]]
     return float(normal.median()) if len(normal) else float(standard.median())
 
@@ -273,7 +273,7 @@ def deconvolution_maps(
     """
     step_s = float(times_s[1] - times_s[0])
     peaks = _deconvolved(curves, artery, step_s, options)
-    cbf = (peaks.height * 6000 * K_H_OVER_DENSITY).clamp(min=0)
+    cbf = (peaks.height * FLOW_FACTOR).clamp(min=0)
     area = bolus_area(torch.as_tensor(artery)[None], times_s).item()
     cbv = (bolus_area(curves, times_s) * (100 * K_H_OVER_DENSITY / area)).clamp(min=0)
     mtt = torch.where(cbf > 0.5, 60 * cbv / cbf.clamp(min=0.5), torch.zeros_like(cbf)).clamp(max=60)

@@ -21,11 +21,11 @@ from NeuraxisLib.models import ModelFile
 from NeuraxisLib.result import Result, ScalarMap
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import AxisOrder, Volume
-from StrokeCTPLib.colour_scales import STAVANGER_RANGES
 from StrokeCTPLib.findings import Findings, Noise, measure_stroke
 from StrokeCTPLib.frames import Frames
 from StrokeCTPLib.lesions import LesionRules, rules_for
 from StrokeCTPLib.live_lesions import ShownMaps
+from StrokeCTPLib.map_preprocessing import RANGES
 from StrokeCTPLib.map_set import MapSet
 from StrokeCTPLib.map_units import MAP_TITLES, MAP_UNITS
 from StrokeCTPLib.network_findings import measure_by_network
@@ -35,8 +35,7 @@ from StrokeCTPLib.study import Study, maps_for, study_of
 from StrokeCTPLib.task import StrokeOptions
 from StrokeCTPLib.vessels import vessel_facts, vessel_plot, vessel_points
 
-#: Map -> (low, high) at which its colours start and end: those of the vendors' displays.
-DISPLAY_RANGES = {**STAVANGER_RANGES, "mtt": (0.0, 20.0), "delay": (0.0, 12.0)}
+_CALIBRATED_NOTE = "By a stronger cut, scaled so that normal tissue reads as in the plain map."
 #: Grids whose voxels lie within this of each other are one.
 _SAME_PLACE_MM = 0.1
 
@@ -140,14 +139,15 @@ def _maps_of_frames(study: Study, maps: PerfusionMaps, findings: Findings) -> di
         "brain": _stored(study, maps.inside.astype(np.uint8) + maps.tissue, "", "Brain", (0.0, 2.0),
                          "1 within the skull, 2 tissue with maps."),
         "doubt": _doubt(study.source, study.order, findings),
-        "delay": _stored(study, maps.model["delay"], "s", "Delay by the model", DISPLAY_RANGES["delay"]),
+        "delay": _stored(study, maps.model["delay"], "s", "Delay by the model", RANGES["delay"]),
     }  # fmt: skip
     for ending, (family, names, words) in families.items():
         for name in names:
             title = f"{MAP_TITLES[name]}, {words}"
-            made[name + ending] = _stored(study, family[name], MAP_UNITS[name], title, DISPLAY_RANGES[name])
+            note = _CALIBRATED_NOTE if (name, ending) == ("cbf", "_calibrated") else ""
+            made[name + ending] = _stored(study, family[name], MAP_UNITS[name], title, RANGES[name], note)
     title = f"{MAP_TITLES['tmax']}, by deconvolution"
-    made["tmax"] = _stored(study, maps.svd["tmax"], "s", title, DISPLAY_RANGES["tmax"])
+    made["tmax"] = _stored(study, maps.svd["tmax"], "s", title, RANGES["tmax"])
     return made
 
 
@@ -222,7 +222,7 @@ def _of_maps(
     result.maps = {"doubt": _doubt(source, order, findings)}
     for name in sorted(given.maps, key=lambda name: name == "tmax"):
         values = np.nan_to_num(given.maps[name].array).astype(np.float32)
-        value_range = DISPLAY_RANGES.get(name, (0.0, 150.0))
+        value_range = RANGES[name]
         result.maps[name] = ScalarMap(source.like(values, MAP_UNITS[name]), MAP_TITLES[name], value_range, "As given.")
     result.provenance = {
         **_provenance(options, model, facts, rules, findings, clock),

@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from NeuraxisLib.errors import InputError, ModelError
+from StrokeCTPLib.map_preprocessing import MEAN_BGR
 from StrokeCTPLib.networks.configurations import CONFIGURATIONS, MAPS, MIP
 from StrokeCTPLib.networks.fine_tuning import enter, limit_norms, new_convolutions, penalty, stages
 from StrokeCTPLib.networks.multi_input_vgg import CompactMultiInputVGG, MultiInputVGG, glorot_init
-from StrokeCTPLib.networks.vgg_weights import IMAGENET_MEAN_BGR, read_vgg16, start_from, vgg16_layers
+from StrokeCTPLib.networks.vgg_weights import read_vgg16, start_from, vgg16_layers
 from Testing.keras_in_numpy import write_keras
 from Training.losses_stroke import focal_tversky, weighted_focal_tversky
 
@@ -274,8 +275,8 @@ def test_torchvision_weights_see_what_keras_networks_see(tmp_path, torchvision_v
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     start_from(narrow, read_vgg16(path))
     rgb = torch.rand(1, 3, 64, 64)
-    mean, std = torch.tensor(IMAGENET_MEAN_BGR).flip(0) / 255, torch.tensor([0.229, 0.224, 0.225])
-    bgr = 255 * rgb.flip(1) - torch.tensor(IMAGENET_MEAN_BGR)[:, None, None]
+    mean, std = torch.tensor(MEAN_BGR).flip(0) / 255, torch.tensor([0.229, 0.224, 0.225])
+    bgr = 255 * rgb.flip(1) - torch.tensor(MEAN_BGR)[:, None, None]
     with torch.no_grad():
         wanted = torchvision_vgg((rgb - mean[:, None, None]) / std[:, None, None])
         found, skips = narrow.branches["cbf"].vgg(bgr)

@@ -224,6 +224,19 @@ def test_calibration_keeps_the_core_that_noise_hides():
     assert abs(calibrated.core_ml - 50.5) < 0.5 * abs(plain.core_ml - 50.5)
 
 
+def test_calibrated_flow_reads_as_the_plain_one_and_its_scale_moves_no_lesion():
+    found, normal = maps(), head().brain & ~head().hypoperfused
+    assert found.calibration.cut > 0.2 and found.calibration.flow_scale > 1.2  # strong cuts lower all flow
+    plain, calibrated = (float(np.median(family["cbf"][normal])) for family in (found.svd, found.calibrated))
+    assert calibrated == pytest.approx(plain, rel=0.12)
+    drawn = find_lesions(found, head().frames)
+    assert drawn.reference_cbf == pytest.approx(plain, rel=0.12)
+    unscaled = {**found.calibrated, "cbf": found.calibrated["cbf"] / found.calibration.flow_scale}
+    before = find_lesions(replace(found, calibrated=unscaled), head().frames)
+    assert before.reference_cbf < 0.75 * plain
+    assert np.array_equal(before.core, drawn.core) and np.array_equal(before.hypoperfused, drawn.hypoperfused)
+
+
 def test_excluded_tissue_is_in_no_lesion():
     found = find_lesions(maps(), head().frames, exclude=head().hypoperfused)
     assert not (found.hypoperfused & head().hypoperfused).any()

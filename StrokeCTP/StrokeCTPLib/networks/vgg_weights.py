@@ -23,8 +23,6 @@ from StrokeCTPLib.networks.multi_input_vgg import VGG_DEPTHS, VGG_WIDTHS, MultiI
 
 #: Standard deviation of ImageNet's red, green and blue, by which torchvision divides images of 0 to 1.
 IMAGENET_STD = (0.229, 0.224, 0.225)
-#: ImageNet's mean blue, green and red of 0 to 255, which Keras takes off.
-IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 _BASE = 64
 
 
