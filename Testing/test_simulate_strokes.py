@@ -66,6 +66,7 @@ def test_prepare_reads_the_maps(folder):
     case = layout.read(found.sources[0], options)
     assert set(case.channels) == set(strokes.MAPS) and case.patient.startswith("training_seg")
     assert case.truth is not None and case.region.any() and not case.region.all()
+    assert case.flags == ("simulated",)  # so that the model's notice says what it learnt from
 
 
 def test_a_stopped_run_goes_on_and_settings_are_kept(folder, capsys):

@@ -24,6 +24,8 @@ from Training.store import IGNORED, Store, StoredCase
 
 #: Group of patients whose stroke has no large vessel occlusion (stroke and disc specification 1.7).
 SMALL_VESSEL = "Non-LVO"
+#: Flag of a store's cases that were simulated.
+SIMULATED = "simulated"
 #: Units of multi-channel images.
 NUMBERS, COLOURS = "maps", "rgb"
 

@@ -20,10 +20,8 @@ from Training.recipe import Recipe
 from Training.sampling import Batch
 from Training.store import IGNORED, Store
 from Training.stroke_augmentation import AUGMENTATIONS
-from Training.stroke_cache import COLOURS, CachedMaps, cache_maps
+from Training.stroke_cache import COLOURS, SIMULATED, CachedMaps, cache_maps
 
-#: Flag of a store's cases that were simulated.
-SIMULATED = "simulated"
 #: Tiles begin at every quarter of their side (stroke and disc specification 1.6).
 STRIDES = 4
 

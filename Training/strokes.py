@@ -141,7 +141,7 @@ def write_tables(folder: Path, content: str, plans: list[StrokePlan], splits: li
         with open(folder / "facts" / f"{made.name}.csv", newline="", encoding="utf-8") as stream:
             facts.append(next(csv.DictReader(stream)))
         row = {"id": made.name, "truth": f"truth/{made.name}.nrrd", "patient": made.patient}
-        row |= {"group": GROUPS.get(facts[-1]["kind"], "Non-LVO"), "split": split}
+        row |= {"group": GROUPS.get(facts[-1]["kind"], "Non-LVO"), "split": split, "simulated": "1"}
         if content in ("maps", "both"):
             row["maps"] = f"maps/{made.name}"
         if content in ("frames", "both"):

@@ -2,8 +2,8 @@
 
 Columns: ``id`` and ``maps`` (a result folder of ours, a folder of map files, DICOM or pictures; see
 :mod:`StrokeCTPLib.map_set`); and as far as known ``truth`` (a label map on their grid: 1 penumbra, 2 core),
-``patient``, ``group`` (LVO, Non-LVO, WIS), ``split``, ``nihss``, ``age``, ``gender``. Paths count from the table's
-folder. Maps in colours need ``--ranges cbf=100,cbv=6,ttp=20,tmax=12``.
+``patient``, ``group`` (LVO, Non-LVO, WIS), ``split``, ``nihss``, ``age``, ``gender``, ``simulated`` (1 for cases that
+are). Paths count from the table's folder. Maps in colours need ``--ranges cbf=100,cbv=6,ttp=20,tmax=12``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from Training.layouts.grids import read_mask
 from Training.layouts.maps_base import numbers_of_patient, stored_numbers
 from Training.layouts.table import read_table
 from Training.store import StoredCase
+from Training.stroke_cache import SIMULATED
 
-COLUMNS = ("id", "maps", "truth", "patient", "group", "split", "nihss", "age", "gender")
+COLUMNS = ("id", "maps", "truth", "patient", "group", "split", "nihss", "age", "gender", "simulated")
 
 
 def find(root: Path, options: LayoutOptions) -> Found:
@@ -46,9 +47,9 @@ def find(root: Path, options: LayoutOptions) -> Found:
         except NeuraxisError as error:
             found.fault("table", f"'{name}': {error}", name)
             continue
-        found.sources.append(
-            Source(name, row.get("patient") or name, row.get("group", ""), row.get("split", ""), files, facts)
-        )
+        flags = (SIMULATED,) if row.get("simulated", "").strip() in ("1", "true", "yes") else ()
+        words = (row.get("patient") or name, row.get("group", ""), row.get("split", ""))
+        found.sources.append(Source(name, *words, files, facts, flags))
     return found
 
 
