@@ -6,7 +6,7 @@ makes a criterion unknown, unless another one already fails.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +79,10 @@ class Patient:
 
 @dataclass(frozen=True)
 class Criteria:
-    """A trial's criteria: ``verdict`` is MET, NOT_MET or UNKNOWN; ``items`` maps each one's text to True/False/None."""
+    """A trial's criteria: ``verdict`` is MET, NOT_MET or UNKNOWN; ``items`` maps each one's text to True/False/None.
+
+    All items must hold, but for the groups of DAWN, of which one is enough; the item before them says whether one does.
+    """
 
     trial: str
     verdict: str
@@ -122,17 +125,20 @@ def _extend(found: Mismatch, patient: Patient) -> Criteria:
 
 
 def _dawn(found: Mismatch, patient: Patient) -> Criteria:
-    """Age, NIHSS and core belong together: group A from 80 years, groups B and C below."""
+    """Age, NIHSS and core belong together: one of group A (from 80 years), B and C (below) is enough."""
     core, age, nihss = found.core_ml, patient.age_years, patient.nihss
-    groups = {
-        "80 years or more, NIHSS from 10, core below 21 mL": ((80, 120), (10, 42), core < 21),
-        "under 80 years, NIHSS from 10, core below 31 mL": ((18, 79.999), (10, 42), core < 31),
-        "under 80 years, NIHSS from 20, core 31 to 51 mL": ((18, 79.999), (20, 42), 31 <= core < 51),
+    wanted = {
+        "group A: 80 years or more, NIHSS from 10, core below 21 mL": ((80, 120), (10, 42), core < 21),
+        "group B: under 80 years, NIHSS from 10, core below 31 mL": ((18, 79.999), (10, 42), core < 31),
+        "group C: under 80 years, NIHSS from 20, core 31 to 51 mL": ((18, 79.999), (20, 42), 31 <= core < 51),
     }
-    each = [_all([_within(age, *ages), _within(nihss, *scores), fits]) for ages, scores, fits in groups.values()]
-    any_group = True if True in each else (None if None in each else False)
-    window = _within(patient.hours_since_well, 6, 24)
-    return _judge("DAWN", {" or ".join(groups): any_group, "6 to 24 h since last seen well": window})
+    groups = {
+        text: _all([_within(age, *ages), _within(nihss, *scores), bool(fits)])
+        for text, (ages, scores, fits) in wanted.items()
+    }
+    asked = {"any of groups A, B and C": _any(list(groups.values()))}
+    window = {"6 to 24 h since last seen well": _within(patient.hours_since_well, 6, 24)}
+    return replace(_judge("DAWN", asked | window), items=asked | groups | window)
 
 
 def _within(value: float | None, low: float, high: float) -> bool | None:
@@ -142,6 +148,11 @@ def _within(value: float | None, low: float, high: float) -> bool | None:
 def _all(items: list[bool | None]) -> bool | None:
     """Whether all hold: False as soon as one fails, None while one is unknown."""
     return False if False in items else (None if None in items else True)
+
+
+def _any(items: list[bool | None]) -> bool | None:
+    """Whether one holds: True as soon as one does, None while one is unknown."""
+    return True if True in items else (None if None in items else False)
 
 
 def _judge(trial: str, items: dict[str, bool | None]) -> Criteria:

@@ -41,7 +41,11 @@ def find_flags(times_s: np.ndarray, arrival: Arrival, arterial: ArterialInput, n
     low, high = FACTOR_EXPECTED
     peak = float(arterial.curve_hu.max())
     checks = [
-        (arterial.truncated, "truncated", "The bolus has not passed when the acquisition ends: CBV is too low."),
+        (
+            arterial.truncated,
+            "truncated",
+            "The bolus has not passed when the acquisition ends: CBV by deconvolution is too low; read the model's.",
+        ),
         (length < SHORT_S, "short", f"The acquisition lasts {length:.0f} s; under 60 s late tissue is cut off."),
         (gap > SPARSE_S, "sparse", f"Frames are up to {gap:.1f} s apart; values are less certain."),
         (

@@ -78,7 +78,7 @@ class StrokeOptions:
     vein: str = _option("", "Voxel of the vein to take, slice,row,column from 0 as the image is stored.")
     nihss: int | None = _option(None, "NIHSS, 0 to 42, for trial criteria and networks that read it.")
     age: float | None = _option(None, "Age in years, for trial criteria and networks that read it.")
-    gender: float | None = _option(None, "0 or 1, for networks that read it.")
+    gender: float | None = _option(None, "0 male, 1 female, for networks that read it.")
     onset_hours: float | None = _option(None, "Hours from last seen well to the scan, for trial criteria.")
     flip_averaging: bool = _option(False, "Average a network's prediction with that of the mirror image.")
 

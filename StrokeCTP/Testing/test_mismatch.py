@@ -46,6 +46,16 @@ def test_dawn_weighs_age_severity_and_core(core, age, nihss, verdict):
     assert verdicts(core, 200, age_years=age, nihss=nihss, hours_since_well=12)["DAWN"] == verdict
 
 
+def test_dawn_says_how_each_group_stands():
+    found = Mismatch(200, 31, 169, 200 / 31, None, None)
+    dawn = trial_criteria(found, Patient(nihss=20, age_years=60, hours_since_well=12))[2]
+    assert [met for text, met in dawn.items.items() if text.startswith("group")] == [False, False, True]
+    assert dawn.items["any of groups A, B and C"] is True and dawn.verdict == MET
+    unknown = trial_criteria(found, Patient(nihss=20, hours_since_well=25))[2]
+    assert [met for text, met in unknown.items.items() if text.startswith("group")] == [False, False, None]
+    assert unknown.items["any of groups A, B and C"] is None and unknown.verdict == NOT_MET
+
+
 def test_no_core_is_an_infinite_mismatch_but_no_lesion_is_none():
     known = {"nihss": 12, "age_years": 60, "hours_since_well": 7}
     assert verdicts(0, 40, **known)["DEFUSE 3"] == MET
