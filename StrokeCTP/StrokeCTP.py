@@ -46,11 +46,13 @@ class StrokeCTPParameterNode:
 
     inputKind - "frames" or "maps".
     frames - sequence or multi-volume with the acquisition; intervalS - seconds between frames, 0 as the node says.
-    cbfMap ... ttpMap - maps of another program.
+    cbfMap ... mipMap - maps of another program. colourRanges, pictureSpacing - what their files do not say.
     modelName - chosen network; empty for threshold rules. device - where to compute.
-    nihss, ageYears, hoursSinceWell - of the patient; -1 where unknown.
+    nihss, ageYears, hoursSinceWell, gender (0 male, 1 female) - of the patient; -1 where unknown.
     artery, vein - voxels "k,j,i" that the user chose; empty to find them.
-    family, lateS, rcbfPercent - maps and thresholds from which lesions are drawn.
+    family, lateS, rcbfPercent, smallestMl, smallestCoreMl - maps and rules by which lesions are drawn.
+    exclude - segmentation or label map of tissue to leave out.
+    deconvolution ... motion - how maps are computed.
     shownMap, overlayOpacity - the map over the image.
     """
 
@@ -62,16 +64,29 @@ class StrokeCTPParameterNode:
     mttMap: vtkMRMLScalarVolumeNode
     tmaxMap: vtkMRMLScalarVolumeNode
     ttpMap: vtkMRMLScalarVolumeNode
+    delayMap: vtkMRMLScalarVolumeNode
+    mipMap: vtkMRMLScalarVolumeNode
+    colourRanges: str = ""
+    pictureSpacing: str = ""
     modelName: str = ""
     device: str = "auto"
     nihss: int = -1
     ageYears: int = -1
     hoursSinceWell: float = -1.0
+    gender: int = -1
     artery: str = ""
     vein: str = ""
     family: str = "calibrated"
     lateS: float = 6.0
     rcbfPercent: float = 30.0
+    smallestMl: float = 3.0
+    smallestCoreMl: float = 1.0
+    exclude: vtkMRMLNode
+    deconvolution: str = "bsvd"
+    residue: str = "gamma"
+    poolingMm: float = 0.0
+    smoothingMm: float = 2.15
+    motion: str = "auto"
     shownMap: str = ""
     overlayOpacity: Annotated[float, WithinRange(0, 1)] = 0.6
 
@@ -87,6 +102,7 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         from StrokeCTPLib.panel_curves import CurvePanel
         from StrokeCTPLib.panel_lesions import LesionPanel
         from StrokeCTPLib.panel_maps import MapViews
+        from StrokeCTPLib.panel_methods import ChoiceBoxes
         from StrokeCTPLib.panel_vessels import VesselPanel
 
         self.logic = StrokeCTPLogic()
@@ -95,6 +111,9 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         self._models = ModelChooser(self.ui, without=_("Threshold rules, no network"))
         self._maps, self._curves, self._lesions = MapViews(self.ui), CurvePanel(self.ui), LesionPanel(self.ui)
         self._vessels = VesselPanel(self.onVesselChosen, self._panel.say)
+        self._choices = ChoiceBoxes(self.ui, lambda: self._parameterNode)
+        self._choices.bind("familyComboBox", "family")
+        self._choices.bind("mapComboBox", "shownMap")
         self._curveTimer = qt.QTimer()
         self._curveTimer.interval, self._curveTimer.singleShot = CURVE_INTERVAL_MS, True
         self._connectButtons()
@@ -102,19 +121,15 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
 
     def _connectButtons(self):
         self._curveTimer.connect("timeout()", self.onCurveTimer)
-        self.ui.applyButton.connect("clicked(bool)", self.onApply)
-        self.ui.loadFolderButton.connect("clicked(bool)", self.onLoadFolder)
-        self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReport)
-        self.ui.openFolderButton.connect("clicked(bool)", self.onOpenFolder)
-        self.ui.layoutButton.connect("clicked(bool)", self.onLayout)
-        self.ui.placeArteryButton.connect("clicked(bool)", self.onPlaceArtery)
-        self.ui.placeVeinButton.connect("clicked(bool)", self.onPlaceVein)
-        self.ui.findVesselsButton.connect("clicked(bool)", self.onFindVessels)
-        self.ui.resetThresholdsButton.connect("clicked(bool)", self.onResetThresholds)
-        self.ui.inputKindComboBox.connect("currentIndexChanged(int)", self.onInputKindChosen)
+        ui = self.ui
+        for button, slot in (
+            (ui.applyButton, self.onApply), (ui.loadFolderButton, self.onLoadFolder), (ui.layoutButton, self.onLayout),
+            (ui.saveReportButton, self.onSaveReport), (ui.openFolderButton, self.onOpenFolder),
+            (ui.placeArteryButton, self.onPlaceArtery), (ui.placeVeinButton, self.onPlaceVein),
+            (ui.findVesselsButton, self.onFindVessels), (ui.resetThresholdsButton, self.onResetThresholds),
+        ):  # fmt: skip
+            button.connect("clicked(bool)", slot)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
-        self.ui.familyComboBox.connect("currentIndexChanged(int)", self.onFamilyChosen)
-        self.ui.mapComboBox.connect("currentIndexChanged(int)", self.onMapChosen)
         self.ui.lateSlider.connect("valueIsChanging(double)", self.onThresholdMoving)
         self.ui.rcbfSlider.connect("valueIsChanging(double)", self.onThresholdMoving)
 
@@ -162,7 +177,7 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
 
         parameters, ui, idle = self._parameterNode, self.ui, not self._panel.run.is_running
         frames, source = panel_choice.starts_from_frames(parameters), panel_choice.source_of(parameters)
-        ui.inputKindComboBox.setCurrentIndex(0 if frames else 1)
+        self._choices.refresh()
         ui.framesWidget.visible, ui.mapsWidget.visible = frames, not frames
         self._models.choose(parameters.modelName)
         self._panel.refreshStart(panel_choice.why_not(parameters), _("Compute the maps and draw core and penumbra."))
@@ -183,25 +198,10 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
 
     # -- choices ------------------------------------------------------------------------------------------------
 
-    def onInputKindChosen(self, index=None):
-        """Frames or maps."""
-        if self._parameterNode is not None:
-            self._parameterNode.inputKind = "maps" if self.ui.inputKindComboBox.currentIndex == 1 else "frames"
-
     def onModelChosen(self, index=None):
         """Another network was picked, or none."""
         if self._parameterNode is not None:
             self._parameterNode.modelName = self._models.show_card()
-
-    def onFamilyChosen(self, index=None):
-        """Lesions on other maps."""
-        if self._parameterNode is not None and self.ui.familyComboBox.currentData:
-            self._parameterNode.family = self.ui.familyComboBox.currentData
-
-    def onMapChosen(self, index=None):
-        """Another map over the image, or none."""
-        if self._parameterNode is not None:
-            self._parameterNode.shownMap = self.ui.mapComboBox.currentData or ""
 
     def onThresholdMoving(self, value=None):
         """A slider is being dragged: the lesions follow."""
@@ -209,8 +209,9 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
             self._lesions.follow(self.ui.lateSlider.value, self.ui.rcbfSlider.value / 100)
 
     def onResetThresholds(self, checked=False):
-        """The usual thresholds again."""
+        """The usual thresholds and clean-up again."""
         self._parameterNode.lateS, self._parameterNode.rcbfPercent = 6.0, 30.0
+        self._parameterNode.smallestMl, self._parameterNode.smallestCoreMl = 3.0, 1.0
 
     def onLayout(self, checked=False):
         """All maps side by side, or the layout before."""
@@ -316,7 +317,7 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         """The wrapped parameter node."""
         return StrokeCTPParameterNode(super().getParameterNode())
 
-    def process(self, chosen, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
+    def process(self, chosen, modelName=None, device="auto", wait=True, exclude=None, **optionsAndCallbacks):
         """Compute maps, core and penumbra; an earlier result of the same frames or maps is replaced.
 
         :param chosen: sequence or multi-volume node with the frames, or a dict of volume nodes by map
@@ -326,20 +327,23 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         :param wait: return when it is done, with the nodes (``.segmentation``, ``.maps``, ``.tables``, ``.curves``);
             otherwise return a handle at once, call :meth:`poll` now and then, and one of onDone(nodes),
             onFailed(error), onCancelled() follows
+        :param exclude: segmentation or label map node of tissue to leave out of the lesions, or None
         :param optionsAndCallbacks: onProgress(fraction, stage) and the three above; options of the task, such as
             ``artery="7,120,96"``, ``late_s=6.0``, ``rcbf=0.3``, ``nihss=14``, ``interval_s=1.5``
         :raises NeuraxisLib.errors.NeuraxisError: one sentence on what is wrong and what to do
         """
         events = ("onProgress", "onDone", "onFailed", "onCancelled")
         callbacks = [optionsAndCallbacks.pop(event, None) for event in events]
-        return self._runs.process_chosen(chosen, modelName or "", device, optionsAndCallbacks, wait, *callbacks)
+        how = (modelName or "", device, optionsAndCallbacks, wait, *callbacks)
+        return self._runs.process_chosen(chosen, *how, exclude)
 
     def start(self, parameters, **callbacks):
         """Begin the run that the panel asks for; returns its handle."""
         from StrokeCTPLib import panel_choice
 
         chosen, options = panel_choice.chosen_input(parameters), panel_choice.options_of(parameters)
-        return self.process(chosen, parameters.modelName, parameters.device, False, **options, **callbacks)
+        how = (parameters.modelName, parameters.device, False, parameters.exclude)
+        return self.process(chosen, *how, **options, **callbacks)
 
     def processFolder(self, files, outputFolder, modelName=None, device="auto", onProgress=None, **options):
         """Process DICOM folders or files (frames or maps) into one result folder each; a bad case stops no other.
@@ -349,14 +353,15 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         """
         return self._runs.process_folder(files, outputFolder, modelName or "", device, options, onProgress)
 
-    def loadFolder(self, folder, parameters=None):
+    def loadFolder(self, folder, parameters=None, **options):
         """Read an acquisition as a sequence, or maps as volumes, into the scene, and choose them in the panel.
 
+        :param options: what the files do not say, such as ``interval_s=1.5`` or ``ranges="cbf=100,tmax=12"``
         :return: a sentence on what was found
         """
         from StrokeCTPLib.stroke_loading import load_folder
 
-        return load_folder(folder, parameters)
+        return load_folder(folder, parameters, **options)
 
     def isUpToDate(self, parameters):
         """Whether the result in the scene was computed with what the panel says now."""
@@ -364,7 +369,8 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         from StrokeCTPLib.stroke_runs import is_up_to_date
 
         nodes = self.resultNodes(panel_choice.source_of(parameters))
-        return is_up_to_date(nodes, panel_choice.options_of(parameters))
+        options, mask = panel_choice.options_of(parameters), panel_choice.excluded_tissue(parameters)
+        return is_up_to_date(nodes, options, parameters.modelName, mask)
 
     def resultNodes(self, volumeNode):
         """Part -> node of the result that belongs to a volume (the average of the frames, or the CBF map)."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.volume import Volume
-from StrokeCTPLib.lesions import VESSEL_CBV, LesionRules, Lesions, left_side
+from StrokeCTPLib.lesions import VESSEL_CBV, LesionRules, left_side
 
 #: Values of the label map.
 PENUMBRA, CORE = 1, 2
@@ -58,6 +58,7 @@ class LiveLesions:
 
     Attributes:
         maps, grid: the same, axial and cut to where tissue is, as lesions are drawn.
+        excluded: bool, on that grid, tissue that :meth:`leave_out` ruled out; None for none.
 
     Raises:
         InputError: the maps do not have one shape, or CBF or Tmax is missing.
@@ -71,7 +72,14 @@ class LiveLesions:
         self._window = (slice(None), *(_span(maps.inside.any(axis=(0, 3 - axis))) for axis in (1, 2)))
         self.maps = _each(maps, lambda array: np.ascontiguousarray(array[self._window]))
         self.grid = replace(axial, array=np.broadcast_to(np.uint8(0), self.maps.tissue.shape), frame_times_s=None)
+        self.leave_out(None)
+
+    def leave_out(self, excluded: np.ndarray | None) -> None:
+        """Rule tissue out; ``excluded`` bool (k, j, i) on the whole image in its stored order, None for none."""
+        self.excluded = None if excluded is None else self._order.apply_array(excluded)[self._window]
         allowed = self.maps.tissue & (self.maps.svd["cbv"] < VESSEL_CBV)
+        if self.excluded is not None:
+            allowed &= ~self.excluded
         self._at = np.flatnonzero(allowed)
         self._left = left_side(self.maps.inside, self.grid).ravel()[self._at]
         per_slice = allowed.shape[1] * allowed.shape[2]
@@ -139,31 +147,35 @@ def _each(maps: ShownMaps, change: Callable[[np.ndarray], np.ndarray]) -> ShownM
     return ShownMaps(families[0], change(maps.tissue), change(maps.inside), families[1], families[2])
 
 
-def labels_of(lesions: Lesions) -> np.ndarray:
-    """uint8 (k, j, i) label map of finished lesions."""
-    return lesions.hypoperfused.astype(np.uint8) * PENUMBRA + lesions.core.astype(np.uint8) * (CORE - PENUMBRA)
-
-
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds as a reader thinks of them: those of the standard engine (plain bSVD), and the maps to draw on.
+    """Rules as a reader thinks of them: thresholds of the standard engine (plain bSVD), and the maps to draw on.
 
     Attributes:
         family: "calibrated", "svd" or "model". late_s: Tmax in s. rcbf: share of the reference flow.
+        smallest_ml, smallest_core_ml: smaller regions are dropped.
     """
 
     family: str = "calibrated"
     late_s: float = 6.0
     rcbf: float = 0.30
+    smallest_ml: float = LesionRules.smallest_ml
+    smallest_core_ml: float = LesionRules.smallest_core_ml
 
-    def rules(self, calibration: Mapping[str, float] | None, base: LesionRules | None = None) -> LesionRules:
+    def rules(self, calibration: Mapping[str, float] | None) -> LesionRules:
         """The rules that they become on the maps of a patient.
 
         Args:
             calibration: as in the result's provenance; None where maps of another program are thresholded as they are.
-            base: clean-up to keep; None takes the usual.
         """
-        base = replace(base or LesionRules(), family=self.family, late_s=self.late_s, rcbf=self.rcbf, grade_shift_s=0.0)
+        base = LesionRules(
+            family=self.family,
+            late_s=self.late_s,
+            rcbf=self.rcbf,
+            smallest_ml=self.smallest_ml,
+            smallest_core_ml=self.smallest_core_ml,
+            grade_shift_s=0.0,
+        )
         if calibration is None or self.family == "svd":
             return base
         shift_s = self.late_s - calibration["plain_tmax_s"]

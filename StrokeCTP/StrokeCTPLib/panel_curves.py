@@ -17,6 +17,7 @@ from StrokeCTPLib.panel_maps import kind_of_map, maps_of, title_of
 #: Rows and columns around the voxel over which its curve is averaged: one voxel alone shows little but noise.
 AROUND = 1
 
+
 class CurvePanel:
     """Fills ``curveLabel`` and the chart of the result with what lies under the mouse."""
 

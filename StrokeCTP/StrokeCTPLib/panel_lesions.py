@@ -18,11 +18,14 @@ from StrokeCTPLib.findings import Noise, criteria_table, measure_stroke
 from StrokeCTPLib.lesions import LesionRules
 from StrokeCTPLib.live_lesions import LiveLesions, ShownMaps, Thresholds
 from StrokeCTPLib.mismatch import Mismatch, Patient
-from StrokeCTPLib.panel_choice import patient_of, thresholds_of
+from StrokeCTPLib.panel_choice import excluded_tissue, patient_of, thresholds_of
 from StrokeCTPLib.panel_maps import FAMILY_ENDINGS, kind_of_map, maps_of
+from StrokeCTPLib.stroke_runs import excluded_key, mask_key
 
 #: What the table of criteria calls the row with the verdict on a trial.
 ALL_CRITERIA = "all of"
+#: Thresholds, and which tissue was left out (the key of its mask).
+Asked = tuple[Thresholds, str]
 FAMILY_TITLES = {"calibrated": "Calibrated to noise", "svd": "Plain bSVD", "model": "Model fit"}
 
 
@@ -34,16 +37,18 @@ class _Shown:
         run: mark of the run that made it.
         lesions: lesions by thresholds on its maps; None where they cannot be drawn so.
         facts: its provenance.
-        drawn: thresholds and patient of what segments and tables show; None while a slider moves.
-        thresholds: with which it was computed. found: volumes and ratios of ``drawn``, once they were needed.
+        drawn: what segments and tables show, and for which patient; None while a slider moves.
+        asked: with which it was computed. found: volumes and ratios of ``drawn``, once they were needed.
+        left_out: key of the mask that ``lesions`` leave out.
     """
 
     run: str
     lesions: LiveLesions | None
     facts: Mapping[str, Any]
-    thresholds: Thresholds
-    drawn: tuple[Thresholds, Patient] | None
-    found: tuple[Thresholds, Mismatch] | None = None
+    asked: Asked
+    drawn: tuple[Asked, Patient] | None
+    found: tuple[Asked, Mismatch] | None = None
+    left_out: str = ""
 
     @property
     def calibration(self) -> Mapping[str, Any] | None:
@@ -51,10 +56,8 @@ class _Shown:
         return self.facts.get("calibration")
 
     def rules(self, thresholds: Thresholds) -> LesionRules:
-        """The rules that thresholds become, with the clean-up of the run."""
-        kept = self.facts.get("lesions", {})
-        names = ("smallest_ml", "smallest_core_ml")
-        return thresholds.rules(self.calibration, LesionRules(**{name: kept[name] for name in names if name in kept}))
+        """The rules that thresholds become on these maps."""
+        return thresholds.rules(self.calibration)
 
     def noise(self, family: str) -> Noise:
         """What noise does to tissue on the line."""
@@ -98,7 +101,7 @@ class LesionPanel:
             widget.enabled = lesions is not None
         if lesions is not None:
             self._list_families(lesions, parameters)
-            self._settle(thresholds_of(parameters), patient_of(parameters))
+            self._settle(thresholds_of(parameters), excluded_tissue(parameters), patient_of(parameters))
         ui.criteriaTableView.resizeColumnsToContents()
         ui.criteriaLabel.text = _verdicts(nodes.get("table criteria"))
         ui.criteriaLabel.visible = bool(ui.criteriaLabel.text)
@@ -127,11 +130,13 @@ class LesionPanel:
             facts = json.loads(self._nodes["labels"].GetAttribute(scene.PROVENANCE_ATTRIBUTE) or "{}")
             options, usual = facts.get("options", {}), Thresholds()
             family = options.get("family", usual.family) if facts.get("calibration") else "svd"
-            thresholds = Thresholds(family, options.get("late_s", usual.late_s), options.get("rcbf", usual.rcbf))
+            names = ("late_s", "rcbf", "smallest_ml", "smallest_core_ml")
+            thresholds = Thresholds(family, *(options.get(name, getattr(usual, name)) for name in names))
+            asked = thresholds, excluded_key(self._nodes)
             patient = Patient(*(options.get(name) for name in ("nihss", "age", "onset_hours")))
             by_thresholds = facts.get("lesions", {}).get("drawn_by") != "network"
             lesions = _live_lesions(self._source, self._nodes) if by_thresholds else None
-            self._shown = _Shown(run, lesions, facts, thresholds, (thresholds, patient))
+            self._shown = _Shown(run, lesions, facts, asked, (asked, patient))
 
     def _list_families(self, lesions: LiveLesions, parameters: Any) -> None:
         box = self._ui.familyComboBox
@@ -145,38 +150,42 @@ class LesionPanel:
         box.setCurrentIndex(box.findData(parameters.family))
         box.blockSignals(blocked)
 
-    def _settle(self, thresholds: Thresholds, patient: Patient) -> None:
+    def _settle(self, thresholds: Thresholds, excluded: np.ndarray | None, patient: Patient) -> None:
         """Draw lesions and fill tables as the computation would, if that is not what they show."""
-        shown = self._shown
-        if (thresholds, patient) == shown.drawn:
+        shown, asked = self._shown, (thresholds, mask_key(excluded))
+        if mask_key(excluded) != shown.left_out:
+            shown.lesions.leave_out(excluded)
+            shown.left_out = mask_key(excluded)
+        if (asked, patient) == shown.drawn:
             return
-        if shown.drawn is None or shown.drawn[0] != thresholds or shown.found is None:
+        if shown.drawn is None or shown.drawn[0] != asked or shown.found is None:
             findings = measure_stroke(
                 shown.lesions.maps,
                 shown.lesions.grid,
                 shown.rules(thresholds),
                 shown.noise(thresholds.family),
                 patient,
+                shown.lesions.excluded,
             )
             scene.redraw_segments(self._nodes["labels"], shown.lesions.stored(findings.labels), self._source)
             self._fill("measurements", measurement_table(findings.measurements))
             self._fill("grades", findings.tables["grades"])
-            shown.found = thresholds, findings.found
-            self._ui.statusLabel.text = self._remark(thresholds)
+            shown.found = asked, findings.found
+            self._ui.statusLabel.text = self._remark(asked)
         self._fill("criteria", criteria_table(shown.found[1], patient))
-        shown.drawn = thresholds, patient
+        shown.drawn = asked, patient
 
     def _fill(self, name: str, table: Table) -> None:
         if f"table {name}" in self._nodes:
             fill_table(self._nodes[f"table {name}"], table)
 
-    def _remark(self, thresholds: Thresholds) -> str:
+    def _remark(self, asked: Asked) -> str:
         """What to say of thresholds that are not those of the run."""
-        if thresholds == self._shown.thresholds:
+        if asked == self._shown.asked:
             return ""
-        if thresholds.family == "calibrated" and thresholds.rcbf != self._shown.thresholds.rcbf:
+        if asked[0].family == "calibrated" and asked[0].rcbf != self._shown.asked[0].rcbf:
             return "Core as estimated for this threshold; Analyse perfusion calibrates it anew."
-        return "Thresholds were changed; the report is brought up to date when you save it."
+        return "The rules were changed; the report is brought up to date when you save it."
 
 
 def _verdicts(table: Any) -> str:

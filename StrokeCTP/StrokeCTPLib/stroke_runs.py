@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from NeuraxisLib import scene, scene_frames
+import numpy as np
+
+from NeuraxisLib import scene, scene_frames, scene_masks
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import write_volume
 from NeuraxisLib.scene_runs import SceneRuns
+from NeuraxisLib.volume import Volume
 
 TASK_NAME, INPUT = "stroke", "perfusion"
-#: Attribute of a result's measurement table: the options of the run, as JSON.
-OPTIONS_ATTRIBUTE = "Neuraxis.Options"
+#: Attribute of a result's measurement table: network, options and excluded tissue of the run, as JSON.
+ASKED_ATTRIBUTE = "Neuraxis.Asked"
 
 
 class StrokeRuns(SceneRuns):
@@ -40,15 +44,23 @@ class StrokeRuns(SceneRuns):
         on_done: Callable[[Any], None] | None = None,
         on_failed: Callable[[Exception], None] | None = None,
         on_cancelled: Callable[[], None] | None = None,
+        exclude: Any = None,
     ) -> Any:
-        """As :meth:`SceneRuns.process`, on a node with frames, or on a dict of map kind -> volume node."""
+        """As :meth:`SceneRuns.process`, on a node with frames, or on a dict of map kind -> volume node.
+
+        Args:
+            exclude: segmentation or label map of tissue to leave out of the lesions; None for nothing.
+        """
         if isinstance(chosen, Mapping):
             source, given = next(iter(chosen.values()), None), self._write_maps(chosen)
         else:
             given, source = scene_frames.placed_frames(chosen)
 
+        mask = None if exclude is None or source is None else scene_masks.mask_of(exclude, source)
+        asked = asked_text(options, model, mask)
+
         def remember(shown: scene.SceneResult) -> scene.SceneResult:
-            shown.tables["measurements"].SetAttribute(OPTIONS_ATTRIBUTE, options_text(options))
+            shown.tables["measurements"].SetAttribute(ASKED_ATTRIBUTE, asked)
             return shown
 
         def done(shown: scene.SceneResult) -> None:
@@ -57,6 +69,8 @@ class StrokeRuns(SceneRuns):
                 on_done(shown)
 
         inputs = {INPUT: given}
+        if mask is not None:
+            inputs["exclude"] = Volume(mask.astype(np.uint8), scene.ijk_to_world(source), "")
         ended = self.process(
             source, model, device, options, wait, on_progress, done, on_failed, on_cancelled, inputs=inputs
         )
@@ -81,12 +95,23 @@ class StrokeRuns(SceneRuns):
         return folder
 
 
-def options_text(options: Mapping[str, Any]) -> str:
-    """Options in a form that can be compared."""
-    return json.dumps(dict(options), sort_keys=True, default=str)
+def mask_key(mask: np.ndarray | None) -> str:
+    """What tells a mask from another one; empty for none."""
+    return "" if mask is None else f"{zlib.crc32(np.packbits(mask)):08x}"
 
 
-def is_up_to_date(nodes: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Whether a result in the scene was computed with these options."""
+def asked_text(options: Mapping[str, Any], model: str, mask: np.ndarray | None) -> str:
+    """What a run was asked for, in a form that can be compared; where it is computed changes nothing."""
+    asked = {"options": dict(options), "model": model or "", "exclude": mask_key(mask)}
+    return json.dumps(asked, sort_keys=True, default=str)
+
+
+def excluded_key(nodes: Mapping[str, Any]) -> str:
+    """The :func:`mask_key` of the tissue that the run of a result left out."""
+    return json.loads(nodes["table measurements"].GetAttribute(ASKED_ATTRIBUTE) or "{}").get("exclude", "")
+
+
+def is_up_to_date(nodes: Mapping[str, Any], options: Mapping[str, Any], model: str, mask: np.ndarray | None) -> bool:
+    """Whether a result in the scene was computed with these options, this network and this excluded tissue."""
     table = nodes.get("table measurements")
-    return table is not None and table.GetAttribute(OPTIONS_ATTRIBUTE) == options_text(options)
+    return table is not None and table.GetAttribute(ASKED_ATTRIBUTE) == asked_text(options, model, mask)
