@@ -74,9 +74,13 @@ def build_dictionary(
     mtt_s: np.ndarray | None = None,
     delay_s: np.ndarray | None = None,
 ) -> Dictionary:
-    """Model curves at the sample times (regular or not) from an arterial curve (t,) in HU above its baseline."""
+    """Model curves at the sample times (regular or not) from an arterial curve (t,) in HU above its baseline.
+
+    Delays start at -4 s, as tissue may be earlier than the artery that was chosen; what lies outside the grid is fitted
+    with a wrong transit time and flow.
+    """
     mtt_s = np.geomspace(1.5, 35.0, 32) if mtt_s is None else np.asarray(mtt_s, float)
-    delay_s = np.arange(-2.0, 12.01, 0.5) if delay_s is None else np.asarray(delay_s, float)
+    delay_s = np.arange(-4.0, 12.01, 0.5) if delay_s is None else np.asarray(delay_s, float)
     curves = modelled_curves(artery_hu, times_s, shape, mtt_s, delay_s)
     return _compressed(curves.reshape(-1, len(times_s)), mtt_s, delay_s)
 

@@ -52,6 +52,18 @@ def test_every_shape_is_found_again(shape):
     assert (found.explained > 0.997).all()
 
 
+@pytest.mark.parametrize("cbv, mtt_s", [(4.0, 4.0), (2.0, 10.0), (1.5, 15.0)])
+def test_no_delay_from_before_the_artery_to_far_behind_it_is_fitted_wrongly(cbv, mtt_s):
+    """-3 to 8 s without noise, on and between the points of the grid; between them flow is off by up to a tenth."""
+    artery, times = GammaVariate(t0_s=12.0, peak_hu=300.0), np.arange(45) * 1.5
+    for delays, flow, volume in ((np.arange(-3, 8.1, 0.5), 0.03, 0.025), (np.arange(-3, 8.1, 0.3), 0.12, 0.04)):
+        curves = tensor(*(tissue_curve(artery, times, cbv, mtt_s, delay) for delay in delays))
+        found = fit(curves, build_dictionary(artery(times), times))
+        assert (60 * found.cbv / found.mtt_s).numpy() == pytest.approx(np.full(len(delays), 60 * cbv / mtt_s), rel=flow)
+        assert found.cbv.numpy() == pytest.approx(np.full(len(delays), cbv), rel=volume)
+        assert found.delay_s.numpy() == pytest.approx(delays, abs=0.25)
+
+
 def test_a_constant_changes_nothing():
     times = TIMES["2 s"]
     curve = tissue_curve(ARTERY, times, 3.0, 7.0, 2.0)
