@@ -97,8 +97,8 @@ def find_lesions(
     allowed = maps.tissue & (maps.svd["cbv"] < VESSEL_CBV)
     if exclude is not None:
         allowed = allowed & ~exclude
-    voxel_ml = grid.voxel_volumes_ml
-    hypoperfused = clean(allowed & (delay > rules.late_s), voxel_ml, rules.smallest_ml, maps.tissue)
+    voxel_ml, within = grid.voxel_volumes_ml, maps.tissue if exclude is None else maps.tissue & ~exclude
+    hypoperfused = clean(allowed & (delay > rules.late_s), voxel_ml, rules.smallest_ml, within)
     left = left_side(maps.inside, grid)
     on_left, on_right = (float((hypoperfused & side).sum(axis=(1, 2)) @ voxel_ml) for side in (left, ~left))
     left_affected = None if on_left == on_right == 0 else on_left > on_right

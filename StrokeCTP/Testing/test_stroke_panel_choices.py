@@ -1,0 +1,148 @@
+"""What the panel lets a user choose beside frames and thresholds: clean-up, excluded tissue, methods, odd files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stroke_panel_support import phantom
+from test_stroke_widget import client, frames, nodes, number, run, volume_ml, widget  # noqa: F401
+
+from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
+
+pytest.importorskip("torch")
+
+
+def add_label_map(mask, name="Artefact"):
+    """A label map on the phantom's grid."""
+    import slicer
+
+    return slicer.util.addVolumeFromArray(
+        mask.astype(np.uint8), phantom().frames.ijk_to_ras, name, "vtkMRMLLabelMapVolumeNode"
+    )
+
+
+def choose(box, data):
+    """Pick an entry of a combo box by what stands behind it."""
+    box.setCurrentIndex(box.findData(data))
+
+
+def test_excluded_tissue_leaves_the_lesions_at_once_and_goes_with_the_next_run(widget, client):  # noqa: F811
+    run(widget, client)
+    lesion = volume_ml(widget, 1) + volume_ml(widget, 2)
+    mask = np.zeros(phantom().tissue.shape, bool)
+    mask[:, :, : mask.shape[2] // 2] = True
+    mask = mask if (mask & phantom().core).sum() > (~mask & phantom().core).sum() else ~mask
+    widget.ui.excludeSelector.setCurrentNode(add_label_map(mask))
+    assert number(widget, "Core volume") == 0 and volume_ml(widget, 1) + volume_ml(widget, 2) < 0.2 * lesion
+    assert not widget.logic.isUpToDate(widget._parameterNode)
+    run(widget, client)
+    sent = client.handle.job.inputs["exclude"]
+    assert np.array_equal(sent.array > 0, mask) and np.allclose(sent.ijk_to_ras, phantom().frames.ijk_to_ras)
+    assert widget.logic.isUpToDate(widget._parameterNode)
+    widget.ui.excludeSelector.setCurrentNode(None)
+    assert volume_ml(widget, 1) + volume_ml(widget, 2) == pytest.approx(lesion, rel=0.01)
+
+
+def test_a_segmentation_excludes_too_and_the_result_s_own_does_not(widget, client):  # noqa: F811
+    import slicer
+
+    run(widget, client)
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Old infarct")
+    widget.ui.excludeSelector.setCurrentNode(drawn)
+    assert "no segment" in widget.ui.applyButton.toolTip
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        phantom().core.astype(np.uint8), drawn, drawn.GetSegmentation().AddEmptySegment(), widget._source()
+    )
+    widget._panel.refresh()
+    assert widget.ui.applyButton.enabled
+    from StrokeCTPLib.panel_choice import excluded_tissue
+
+    assert np.array_equal(excluded_tissue(widget._parameterNode), phantom().core)
+    widget.ui.excludeSelector.setCurrentNode(nodes(widget)["labels"])
+    assert "a result itself" in widget.ui.applyButton.toolTip and not widget.ui.applyButton.enabled
+
+
+def test_regions_below_the_smallest_volume_go_and_reset_brings_them_back(widget, client):  # noqa: F811
+    run(widget, client)
+    core = number(widget, "Core volume")
+    assert core > 5
+    widget.ui.smallestCoreSpinBox.value = 100.0
+    assert number(widget, "Core volume") == 0 and volume_ml(widget, 2) == 0
+    widget.ui.resetThresholdsButton.click()
+    assert number(widget, "Core volume") == core and widget.ui.smallestCoreSpinBox.value == 1.0
+
+
+def test_methods_and_patient_reach_the_worker(widget, client):  # noqa: F811
+    assert widget.ui.methodsCollapsibleButton.collapsed
+    choose(widget.ui.deconvolutionComboBox, "tikhonov")
+    choose(widget.ui.residueComboBox, "box")
+    choose(widget.ui.motionComboBox, "off")
+    choose(widget.ui.genderComboBox, 1)
+    widget.ui.poolingSpinBox.value, widget.ui.smoothingSpinBox.value = 2.0, 0.0
+    widget.ui.applyButton.click()
+    expected = {"deconvolution": "tikhonov", "residue": "box", "motion": "off", "gender": 1, "pooling_mm": 2.0}
+    options = client.handle.job.options
+    assert {name: options[name] for name in expected} == expected and options["smoothing_mm"] == 0.0
+
+
+def test_the_boxes_offer_what_the_task_takes():
+    from StrokeCTPLib.panel_methods import CHOICES
+    from StrokeCTPLib.task import CHOICES as TAKEN
+    from StrokeCTPLib.task import StrokeOptions
+
+    for field in ("deconvolution", "residue", "motion"):
+        offered = next(titles for name, titles in CHOICES.values() if name == field)
+        assert set(offered) == set(TAKEN[field]) and getattr(StrokeOptions(), field) in offered
+
+
+def test_a_report_of_another_network_is_not_up_to_date(widget, client):  # noqa: F811
+    run(widget, client)
+    assert widget.logic.isUpToDate(widget._parameterNode)
+    widget._parameterNode.modelName = "another"
+    assert not widget.logic.isUpToDate(widget._parameterNode)
+    widget._parameterNode.modelName, widget._parameterNode.device = "", "cpu"
+    assert widget.logic.isUpToDate(widget._parameterNode), "where it is computed changes nothing"
+
+
+def load(application, widget, folder):  # noqa: F811
+    """Choose a folder by the button; returns what the panel says."""
+    application.recorded.answers.append(str(folder))
+    widget.ui.loadFolderButton.click()
+    return widget.ui.statusLabel.text
+
+
+def test_pictures_are_read_with_the_ranges_and_the_voxel_size_of_the_panel(application, widget, tmp_path):  # noqa: F811
+    import slicer
+    from test_map_set import SIDE, brain, values, write_pictures
+
+    folder = write_pictures(tmp_path / "CTP_01_001" / "20200101")
+    assert "as the range of cbf" in load(application, widget, folder)
+    assert not widget.ui.mapsWidget.isHidden() and not widget.ui.rangesLineEdit.isHidden(), "where to say it is shown"
+    widget.ui.rangesLineEdit.text = "cbf=hundred"
+    assert "write such as cbf=100,tmax=12" in load(application, widget, folder)
+    widget.ui.rangesLineEdit.text, widget.ui.pictureSpacingLineEdit.text = "stavanger", "0.5,0.6,4"
+    assert "CBF, CBV, TMAX, TTP, MIP" in load(application, widget, folder)
+    parameters = widget._parameterNode
+    assert parameters.tmaxMap.GetSpacing() == pytest.approx((0.5, 0.6, 4))
+    read = slicer.util.arrayFromVolume(parameters.tmaxMap)[..., :SIDE][brain()]
+    assert np.abs(read - values("tmax")[brain()]).max() < 0.2
+    assert widget.ui.mipSelector.currentNode() is parameters.mipMap is not None
+    from StrokeCTPLib.panel_choice import chosen_maps
+
+    assert set(chosen_maps(parameters)) == {"cbf", "cbv", "tmax", "ttp", "mip"}
+
+
+def test_a_folder_with_one_image_of_frames_is_read_with_the_interval_of_the_panel(
+    application, widget, tmp_path  # noqa: F811
+):  # fmt: skip
+    import SimpleITK as sitk
+
+    from NeuraxisLib import scene_frames
+
+    image = sitk.GetImageFromArray(phantom().frames.array, isVector=False)
+    (tmp_path / "frames").mkdir()
+    sitk.WriteImage(image, str(tmp_path / "frames" / "stroke.nii.gz"))
+    widget.ui.intervalSpinBox.value = 1.5
+    assert "the interval of 1.5 s" in load(application, widget, tmp_path / "frames")
+    back, _ = scene_frames.placed_frames(widget._parameterNode.frames)
+    assert np.array_equal(back.array, phantom().frames.array) and back.frame_times_s[1] == pytest.approx(1.5)
