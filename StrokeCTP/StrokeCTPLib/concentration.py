@@ -49,8 +49,8 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     """Find contrast arrival on a mean brain curve (T,) in HU.
 
     Going back from the peak, arrival is the first frame after the last one that lies within 3 SD of the baseline, or
-    within 5 % of the rise, whichever is more (a drift of 1 % does not count). The SD comes from differences of
-    neighbouring frames in the first third, so that a late arrival does not inflate it.
+    within 5 % of the rise, whichever is more (a drift of 1 % does not count). The SD comes from second differences
+    of all frames, so that neither an early nor a late arrival inflates it.
 
     Raises:
         InputError: fewer than five frames, values that are not finite, a rise below 2 HU (no contrast), or contrast
@@ -62,9 +62,8 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     smooth = np.convolve(np.pad(curve, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
     peak = int(smooth.argmax())
     _require_baseline(smooth, peak)
-    early = curve[: max(3, min(peak + 1, len(curve) // 3))]
-    start = float(np.median(curve[: max(2, min(peak, 4))])) if peak > 1 else float(curve[0])
-    noise = float(np.median(np.abs(np.diff(early)))) / 0.954
+    start = float(np.median(curve[: max(2, min(peak, 3))])) if peak > 1 else float(curve[0])
+    noise = float(np.median(np.abs(np.diff(curve, 2)))) / 1.652  # a bolus hardly bends between frames
     rise = float(smooth[peak]) - start
     if rise < LEAST_RISE_HU:
         raise InputError(
@@ -73,7 +72,7 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     quiet = np.flatnonzero(curve[: peak + 1] - start <= max(3 * noise, 0.05 * rise))
     frame = int(quiet[-1]) + 1 if len(quiet) else 1
     frame = min(max(frame, 1), peak) or 1
-    frames = list(range(frame - 1 if frame > LEAST_BASELINE_FRAMES + 1 else frame))  # arteries fill a little earlier
+    frames = list(range(frame - 1 if frame > 2 else frame))  # arteries fill a little earlier
     if len(frames) > 3 and abs(curve[0] - np.median(curve[frames[1:]])) > max(5 * noise, 1.0):
         frames = frames[1:]
     return Arrival(frame, float(times[frame]), tuple(frames), rise, noise)

@@ -3,8 +3,10 @@
 All frames are registered at once to the mean of the first ones by inverse-compositional Gauss-Newton (Baker and
 Matthews 2004): the Jacobian comes from the fixed image alone, so that an iteration is one resampling and one matrix
 product. Air, skin and skull lead; contrast is small beside them. What motion brings in from beyond the grid does not
-count. Frames that lie within
-half a millimetre are left as they are, as resampling blurs.
+count. Frames that lie within half a millimetre are left as they are, as resampling blurs.
+
+A frame is moved as a whole. Where its slices have their own times (a table that shuttles between slabs) the head may
+have moved between them; registration slab by slab, which that would need, is not built, and a warning says so.
 """
 
 from __future__ import annotations

@@ -167,7 +167,9 @@ def _acquisition(frames: Frames) -> dict:
 
 
 def _motion_words(study: Study) -> list[str]:
-    words = [flag.text for flag in motion_flags(study.motion) if flag.code != "beyond-repair"] if study.motion else []
+    own_times = study.prepared.source_times_s.ndim > 1
+    flags = motion_flags(study.motion, own_times) if study.motion else []
+    words = [flag.text for flag in flags if flag.code != "beyond-repair"]
     if study.left_out:
         numbers = ", ".join(str(frame + 1) for frame in study.left_out)
         words.append(f"Frames that no movement brings back were left out: {numbers}.")

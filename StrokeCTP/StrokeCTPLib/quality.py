@@ -65,8 +65,12 @@ def find_flags(times_s: np.ndarray, arrival: Arrival, arterial: ArterialInput, n
     return [Flag(code, text) for found, code, text in checks if found]
 
 
-def motion_flags(motion: Motion) -> list[Flag]:
-    """Flags of frames that moved by more than 3 mm, and of such that no correction brings back."""
+def motion_flags(motion: Motion, own_times: bool = False) -> list[Flag]:
+    """Flags of frames that moved by more than 3 mm, and of such that no correction brings back.
+
+    ``own_times`` says that the slices of a frame were taken at different times, as by a shuttling table: the head may
+    have moved between them, but is corrected as a whole.
+    """
     flags = []
     lost, far = int(motion.beyond_repair.sum()), ~motion.beyond_repair & (motion.displacement_mm > FLAGGED_MM)
     if far.any():
@@ -74,4 +78,7 @@ def motion_flags(motion: Motion) -> list[Flag]:
         flags.append(Flag("motion", f"The head moved by up to {most:.0f} mm in {int(far.sum())} frames; look at them."))
     if lost:
         flags.append(Flag("beyond-repair", f"{lost} frames fit the others by no movement; leave them out."))
+    if own_times and motion.corrected.any():
+        words = "The slices of a frame have their own times, but motion was corrected frame by frame; compare them."
+        flags.append(Flag("motion-slices", words))
     return flags
