@@ -1,14 +1,12 @@
 """Slicer module: one click from a head CT to a measured hemorrhage."""
 
-import logging
-import shutil
+import functools
 import unittest
 from pathlib import Path
 from typing import Annotated
 
 import qt
 import slicer
-import vtk
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -19,10 +17,8 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
 
 TASK_NAME = "hemorrhage"
-POLL_INTERVAL_MS = 100
 REQUIREMENTS_FILE = Path(__file__).parent / "HemorrhageSegLib" / "Resources" / "requirements.txt"
 
 
@@ -81,121 +77,63 @@ class HemorrhageSegParameterNode:
     show3D: bool = False
 
 
-class HemorrhageSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class HemorrhageSegWidget(ScriptedLoadableModuleWidget):
     """Panel: binds widgets to the parameter node, starts runs, shows what they found."""
-
-    def __init__(self, parent=None):
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic = None
-        self._parameterNode = None
-        self._guiTag = None
-        self._run = None
-        self._results = self._models = None
 
     def setup(self):
         """Build the panel."""
         ScriptedLoadableModuleWidget.setup(self)
-        from NeuraxisLib import RESEARCH_USE_NOTICE
-        from NeuraxisLib.panel import device_choices
         from NeuraxisLib.result_panel import ModelChooser, ResultPanel
+        from NeuraxisLib.scene_panel import ModulePanel
 
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/HemorrhageSeg.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = HemorrhageSegLogic()
+        self._panel = ModulePanel(self, self.logic)
+        self.ui = self._panel.ui
         self._models = ModelChooser(self.ui)
         self._results = ResultPanel(self.ui, TASK_NAME, overlay="entropy")
-        self.ui.noticeLabel.text = RESEARCH_USE_NOTICE
-        for name, title in device_choices().items():
-            self.ui.deviceComboBox.addItem(title, name)
-        self._timer = qt.QTimer()
-        self._timer.interval = POLL_INTERVAL_MS
-        self._timer.connect("timeout()", self.onTimer)
-        self._connectButtons()
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneReady)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneReady)
-        self.initializeParameterNode()
-
-    def _connectButtons(self):
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
-        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
         self.ui.nextSliceButton.connect("clicked(bool)", self.onNextSlice)
         self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReport)
         self.ui.openFolderButton.connect("clicked(bool)", self.onOpenFolder)
-        self.ui.installButton.connect("clicked(bool)", self.onInstall)
         self.ui.show3DButton.connect("toggled(bool)", self.onShow3D)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
-        self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
+        self._panel.begin()
+
+    @property
+    def _parameterNode(self):
+        return self._panel.parameterNode
 
     def enter(self):
         """Called whenever the user opens the module."""
-        self.initializeParameterNode()
+        self._panel.enter()
 
     def exit(self):
         """Called whenever the user leaves the module; a run goes on."""
-        self.setParameterNode(None)
+        self._panel.exit()
 
     def cleanup(self):
         """Called when the panel goes: nothing is left running."""
-        self._timer.stop()
-        self.setParameterNode(None)
-        self.removeObservers()
-        self._run = None
-        self.logic.stop()
+        self._panel.cleanup()
 
-    def onSceneStartClose(self, caller, event):
-        """The nodes are about to go: a run under way has nowhere to put its result."""
-        if self._run is not None:
-            self.logic.cancel(self._run)
-        self.setParameterNode(None)
-
-    def onSceneReady(self, caller, event):
-        """The scene is empty again, or one was loaded, perhaps with results in it."""
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self):
-        """Bind to the scene's parameter node and preselect the first volume that can be computed on."""
+    def preselect(self):
+        """Choose the first volume that can be computed on."""
         from NeuraxisLib import scene
 
-        self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
-            nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            suitable = [n for n in nodes if not scene.why_unsuitable(n) and not n.GetAttribute(scene.PART_ATTRIBUTE)]
-            if suitable:
-                self._parameterNode.inputVolume = suitable[0]
+            self._parameterNode.inputVolume = scene.first_suitable()
         self._models.fill(self.logic.models(refresh=True), self._parameterNode.modelName)
-        self.refresh()
 
-    def setParameterNode(self, parameterNode):
-        """Connect the widgets to a parameter node, or to none."""
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
-        self._parameterNode = parameterNode
-        if parameterNode is not None:
-            self._guiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
+    def follow(self):
+        """Nothing but the parameter node is followed."""
 
-    def refresh(self, caller=None, event=None):
+    def unfollow(self):
+        """Nothing but the parameter node was followed."""
+
+    def refresh(self):
         """Make the panel and the views say what the parameter node and the scene hold."""
-        if self._parameterNode is None:
-            return
-        parameters, ui = self._parameterNode, self.ui
+        parameters = self._parameterNode
         self._models.choose(parameters.modelName)
-        ui.deviceComboBox.setCurrentIndex(max(0, ui.deviceComboBox.findData(parameters.device)))
-        missing = self.logic.missingPackages()
-        ui.installFrame.visible = bool(missing)
-        ui.installLabel.text = _("Needed before the first run: {packages}.").format(packages=", ".join(missing))
-        reason = self._whyNot(missing)
-        running = self._run is not None
-        ui.applyButton.enabled = not reason and not running
-        ui.applyButton.toolTip = reason or _("Outline and measure the blood in this head CT.")
-        ui.cancelButton.enabled = running
+        self._panel.refreshStart(self._whyNot(), _("Outline and measure the blood in this head CT."))
         self._results.refresh(
             parameters.inputVolume,
             parameters.overlayOpacity if parameters.overlayVisible else None,
@@ -203,28 +141,17 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.resultFolder(parameters.inputVolume),
         )
 
-    def _whyNot(self, missing):
+    def _whyNot(self):
         from NeuraxisLib import scene
 
-        if missing:
-            return _("Install the missing packages first.")
         if not self.logic.models():
             return _("No model is installed; see the Neuraxis module.")
         return scene.why_unsuitable(self._parameterNode.inputVolume)
-
-    def _say(self, message):
-        self.ui.statusLabel.text = message
-        slicer.util.showStatusMessage(message, 5000)
 
     def onModelChosen(self, index=None):
         """Another model was picked."""
         if self._parameterNode is not None:
             self._parameterNode.modelName = self._models.show_card()
-
-    def onDeviceChosen(self, index=None):
-        """Another device was picked."""
-        if self._parameterNode is not None and self.ui.deviceComboBox.currentData:
-            self._parameterNode.device = self.ui.deviceComboBox.currentData
 
     def onShow3D(self, checked):
         """Surfaces on or off."""
@@ -235,90 +162,26 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Start a run; the panel stays alive."""
         parameters = self._parameterNode
         self._results.restart()
-        try:
-            self._run = self.logic.process(
-                parameters.inputVolume,
-                parameters.modelName or None,
-                parameters.device,
-                wait=False,
-                onDone=self.onDone,
-                onFailed=self.onFailed,
-                onCancelled=self.onCancelled,
-            )
-        except Exception as error:
-            self.onFailed(error)
-            return
-        self._say(_("Starting"))
-        self.ui.progressBar.value = 0
-        self._timer.start()
-        self.refresh()
-
-    def onTimer(self):
-        """Hear what the worker said and move the progress bar."""
-        from NeuraxisLib.panel import progress_line
-
-        self.logic.poll()
-        if self._run is not None:
-            self.ui.progressBar.value = round(100 * self._run.fraction)
-            self.ui.statusLabel.text = progress_line(self._run.stage, self._run.seconds_left)
-
-    def onCancel(self, checked=False):
-        """Cancel the run."""
-        if self._run is not None:
-            self.logic.cancel(self._run)
-            self.ui.statusLabel.text = _("Cancelling")
-
-    def _finish(self, message, fraction=0):
-        self._run = None
-        self._timer.stop()
-        self.ui.progressBar.value = fraction
-        self._say(message)
-        self.refresh()
-
-    def onDone(self, shown):
-        """The result is in the scene."""
-        self._finish(_("Done. Check the outline before you use any number."), 100)
-
-    def onFailed(self, error):
-        """The run failed; the error is one sentence."""
-        logging.error("%s", error)
-        self._finish(str(error))
-
-    def onCancelled(self):
-        """The run was cancelled."""
-        self._finish(_("Cancelled; nothing was changed."))
+        chosen = (parameters.inputVolume, parameters.modelName, parameters.device)
+        done = _("Done. Check the outline before you use any number.")
+        self._panel.startRun(functools.partial(self.logic.process, *chosen, wait=False), done)
 
     def onNextSlice(self, checked=False):
         """Show the next of the most uncertain slices."""
         k, rank, count = self._results.show_next_slice(self._parameterNode.inputVolume)
-        self._say(
-            _("Slice {slice}, number {rank} of the {count} most uncertain.").format(slice=k + 1, rank=rank, count=count)
-        )
+        words = _("Slice {slice}, number {rank} of the {count} most uncertain.")
+        self._panel.say(words.format(slice=k + 1, rank=rank, count=count))
 
     def onSaveReport(self, checked=False):
         """Copy the report to where the user wants it."""
-        target = qt.QFileDialog.getSaveFileName(
-            self.parent, _("Save report"), "hemorrhage_report.html", "HTML (*.html)"
-        )
-        if not target:
-            return
-        try:
-            shutil.copyfile(self.logic.resultFolder(self._parameterNode.inputVolume) / "report.html", target)
-        except OSError as error:
-            self._say(_("The report was not saved ({reason}); choose another place.").format(reason=error.strerror))
-            return
-        self._say(_("Report saved."))
+        name = "hemorrhage_report.html"
+        target = qt.QFileDialog.getSaveFileName(self.parent, _("Save report"), name, "HTML (*.html)")
+        if target:
+            self._panel.copyReport(self.logic.resultFolder(self._parameterNode.inputVolume), target)
 
     def onOpenFolder(self, checked=False):
         """Open the result folder in the file browser."""
-        folder = self.logic.resultFolder(self._parameterNode.inputVolume)
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
-
-    def onInstall(self, checked=False):
-        """Install what is missing, after asking."""
-        with slicer.util.tryWithErrorDisplay(_("Installation failed."), waitCursor=True):
-            self._say(self.logic.installPackages())
-        self.refresh()
+        self._panel.openFolder(self.logic.resultFolder(self._parameterNode.inputVolume))
 
 
 class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
@@ -365,17 +228,21 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
             ``threshold=0.4``
         :raises NeuraxisLib.errors.NeuraxisError: one sentence on what is wrong and what to do
         """
-        events = ("onProgress", "onDone", "onFailed", "onCancelled")
-        callbacks = [optionsAndCallbacks.pop(event, None) for event in events]
+        callbacks = self._runs.take_callbacks(optionsAndCallbacks)
         return self._runs.process(volumeNode, modelName or "", device, optionsAndCallbacks, wait, *callbacks)
 
-    def processFolder(self, files, outputFolder, modelName=None, device="auto", onProgress=None, **options):
+    def processFolder(self, files, outputFolder, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
         """Process files (or DICOM folders) into one result folder each; a bad case does not stop the rest.
 
-        :param onProgress: called before each case with (index, count, file name)
-        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed) and ``.error``
+        :param optionsAndCallbacks: as of :meth:`process`, but onProgress(index, count, file name) before each case
+        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed), ``.error``; without ``wait`` a handle
         """
-        return self._runs.process_folder(files, outputFolder, modelName or "", device, options, onProgress)
+        how = (modelName or "", device, optionsAndCallbacks, wait)
+        return self._runs.process_folder(files, outputFolder, *how, *self._runs.take_callbacks(optionsAndCallbacks))
+
+    def startFolder(self, parameters, files, outputFolder, **callbacks):
+        """Begin the batch that the panel asks for; returns its handle."""
+        return self.processFolder(files, outputFolder, parameters.modelName, parameters.device, False, **callbacks)
 
     def poll(self):
         """Deliver what the worker has said."""

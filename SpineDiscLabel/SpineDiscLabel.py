@@ -105,18 +105,17 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
 
     def _connectButtons(self):
         self._editTimer.connect("timeout()", self.onEditTimer)
-        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        ui = self.ui
+        for button, slot in (
+            (ui.applyButton, self.onApply), (ui.addButton, self.onAdd), (ui.deleteButton, self.onDelete),
+            (ui.undoButton, self.onUndo), (ui.redoButton, self.onRedo), (ui.saveReportButton, self.onSaveReport),
+            (ui.openFolderButton, self.onOpenFolder), (ui.exportButton, self.onExport),
+            (ui.bidsButton, self.onExportBids),
+        ):  # fmt: skip
+            button.connect("clicked(bool)", slot)
         self.ui.discTableView.connect("clicked(QModelIndex)", self.onRowClicked)
         self.ui.nameComboBox.connect("activated(int)", self.onNameChosen)
         self.ui.othersList.connect("itemClicked(QListWidgetItem*)", self.onOtherChosen)
-        self.ui.addButton.connect("clicked(bool)", self.onAdd)
-        self.ui.deleteButton.connect("clicked(bool)", self.onDelete)
-        self.ui.undoButton.connect("clicked(bool)", self.onUndo)
-        self.ui.redoButton.connect("clicked(bool)", self.onRedo)
-        self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReport)
-        self.ui.openFolderButton.connect("clicked(bool)", self.onOpenFolder)
-        self.ui.exportButton.connect("clicked(bool)", self.onExport)
-        self.ui.bidsButton.connect("clicked(bool)", self.onExportBids)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
 
     @property
@@ -140,9 +139,7 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         from NeuraxisLib import scene
 
         if self._parameterNode.inputVolume is None:
-            nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            suitable = [n for n in nodes if not scene.why_unsuitable(n) and not n.GetAttribute(scene.PART_ATTRIBUTE)]
-            self._parameterNode.inputVolume = suitable[0] if suitable else None
+            self._parameterNode.inputVolume = scene.first_suitable()
         self._models.fill(self.logic.models(refresh=True), self._parameterNode.modelName)
 
     def follow(self):
@@ -338,18 +335,21 @@ class SpineDiscLabelLogic(ScriptedLoadableModuleLogic):
             ``threshold=0.2`` or ``lowest="L5/S1"``
         :raises NeuraxisLib.errors.NeuraxisError: one sentence on what is wrong and what to do
         """
-        events = ("onProgress", "onDone", "onFailed", "onCancelled")
-        callbacks = [optionsAndCallbacks.pop(event, None) for event in events]
-        chosen = (modelName or "", device, optionsAndCallbacks, wait)
-        return self._runs.process_pair(volumeNode, secondNode, *chosen, *callbacks)
+        how = (modelName or "", device, optionsAndCallbacks, wait)
+        return self._runs.process_pair(volumeNode, secondNode, *how, *self._runs.take_callbacks(optionsAndCallbacks))
 
-    def processFolder(self, files, outputFolder, modelName=None, device="auto", onProgress=None, **options):
+    def processFolder(self, files, outputFolder, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
         """Process files (or DICOM folders) into one result folder each; a bad case does not stop the rest.
 
-        :param onProgress: called before each case with (index, count, file name)
-        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed) and ``.error``
+        :param optionsAndCallbacks: as of :meth:`process`, but onProgress(index, count, file name) before each case
+        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed), ``.error``; without ``wait`` a handle
         """
-        return self._runs.process_folder(files, outputFolder, modelName or "", device, options, onProgress)
+        how = (modelName or "", device, optionsAndCallbacks, wait)
+        return self._runs.process_folder(files, outputFolder, *how, *self._runs.take_callbacks(optionsAndCallbacks))
+
+    def startFolder(self, parameters, files, outputFolder, **callbacks):
+        """Begin the batch that the panel asks for; returns its handle."""
+        return self.processFolder(files, outputFolder, parameters.modelName, parameters.device, False, **callbacks)
 
     def chain(self, volumeNode):
         """The named discs of a volume with all corrections, as a ``SceneChain``; None if it has no result."""
@@ -443,8 +443,7 @@ class SpineDiscLabelTest(ScriptedLoadableModuleTest):
         chain = logic.chain(node)
         found = [disc.name for disc in chain.discs]
         self.assertGreaterEqual(len(found), 5)
-        lowest = chain.state.from_above()[-1][1]
-        chain.correct(lambda editor: editor.say(lowest.key, "L4/L5"))
+        chain.correct(lambda editor: editor.say(chain.state.from_above()[-1][1].key, "L4/L5"))
         self.assertEqual(chain.discs[-1].name, "L4/L5")
         chain.correct(lambda editor: editor.undo())
         self.assertEqual([disc.name for disc in chain.discs], found)

@@ -1,5 +1,6 @@
 """Slicer module: from the frames of a CT perfusion acquisition, or maps of another program, to core and penumbra."""
 
+import functools
 import unittest
 from pathlib import Path
 from typing import Annotated
@@ -125,7 +126,8 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         for button, slot in (
             (ui.applyButton, self.onApply), (ui.loadFolderButton, self.onLoadFolder), (ui.layoutButton, self.onLayout),
             (ui.saveReportButton, self.onSaveReport), (ui.openFolderButton, self.onOpenFolder),
-            (ui.placeArteryButton, self.onPlaceArtery), (ui.placeVeinButton, self.onPlaceVein),
+            (ui.placeArteryButton, functools.partial(self.onPlace, "Artery", _("Click on an artery in a slice view."))),
+            (ui.placeVeinButton, functools.partial(self.onPlace, "Vein", _("Click on a large vein in a slice view."))),
             (ui.findVesselsButton, self.onFindVessels), (ui.resetThresholdsButton, self.onResetThresholds),
         ):  # fmt: skip
             button.connect("clicked(bool)", slot)
@@ -237,20 +239,14 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         self._start(lambda shown: self.onLayout(True))
 
     def _start(self, then=None):
-        parameters = self._parameterNode
         self._curves.forget()
         done = _("Done. Look at maps and vessels before you use any number.")
-        self._panel.startRun(lambda **callbacks: self.logic.start(parameters, **callbacks), done, then)
+        self._panel.startRun(functools.partial(self.logic.start, self._parameterNode), done, then)
 
-    def onPlaceArtery(self, checked=False):
-        """The next click in a view is the artery."""
-        self._vessels.place("Artery", self._source())
-        self._panel.say(_("Click on an artery in a slice view."))
-
-    def onPlaceVein(self, checked=False):
-        """The next click in a view is the vein."""
-        self._vessels.place("Vein", self._source())
-        self._panel.say(_("Click on a large vein in a slice view."))
+    def onPlace(self, vessel, request, checked=False):
+        """The next click in a view is the artery, or the vein."""
+        self._vessels.place(vessel, self._source())
+        self._panel.say(request)
 
     def onVesselChosen(self, vessel, voxel):
         """Compute anew with the artery or the vein that was chosen."""
@@ -332,10 +328,8 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
             ``artery="7,120,96"``, ``late_s=6.0``, ``rcbf=0.3``, ``nihss=14``, ``interval_s=1.5``
         :raises NeuraxisLib.errors.NeuraxisError: one sentence on what is wrong and what to do
         """
-        events = ("onProgress", "onDone", "onFailed", "onCancelled")
-        callbacks = [optionsAndCallbacks.pop(event, None) for event in events]
-        how = (modelName or "", device, optionsAndCallbacks, wait, *callbacks)
-        return self._runs.process_chosen(chosen, *how, exclude)
+        how = (modelName or "", device, optionsAndCallbacks, wait)
+        return self._runs.process_chosen(chosen, *how, *self._runs.take_callbacks(optionsAndCallbacks), exclude)
 
     def start(self, parameters, **callbacks):
         """Begin the run that the panel asks for; returns its handle."""
@@ -345,13 +339,21 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         how = (parameters.modelName, parameters.device, False, parameters.exclude)
         return self.process(chosen, *how, **options, **callbacks)
 
-    def processFolder(self, files, outputFolder, modelName=None, device="auto", onProgress=None, **options):
-        """Process DICOM folders or files (frames or maps) into one result folder each; a bad case stops no other.
+    def processFolder(self, files, outputFolder, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
+        """Process files or DICOM folders, frames or maps, into one result folder each; a bad case stops no other.
 
-        :param onProgress: called before each case with (index, count, file name)
-        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed) and ``.error``
+        :param optionsAndCallbacks: as of :meth:`process`, but onProgress(index, count, file name) before each case
+        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed), ``.error``; without ``wait`` a handle
         """
-        return self._runs.process_folder(files, outputFolder, modelName or "", device, options, onProgress)
+        how = (modelName or "", device, optionsAndCallbacks, wait)
+        return self._runs.process_folder(files, outputFolder, *how, *self._runs.take_callbacks(optionsAndCallbacks))
+
+    def startFolder(self, parameters, files, outputFolder, **callbacks):
+        """Begin the batch that the panel asks for; returns its handle."""
+        from StrokeCTPLib.panel_choice import folder_options
+
+        options = folder_options(parameters) | callbacks
+        return self.processFolder(files, outputFolder, parameters.modelName, parameters.device, False, **options)
 
     def loadFolder(self, folder, parameters=None, **options):
         """Read an acquisition as a sequence, or maps as volumes, into the scene, and choose them in the panel.
@@ -365,12 +367,10 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
 
     def isUpToDate(self, parameters):
         """Whether the result in the scene was computed with what the panel says now."""
-        from StrokeCTPLib import panel_choice
+        from StrokeCTPLib.panel_choice import source_of
         from StrokeCTPLib.stroke_runs import is_up_to_date
 
-        nodes = self.resultNodes(panel_choice.source_of(parameters))
-        options, mask = panel_choice.options_of(parameters), panel_choice.excluded_tissue(parameters)
-        return is_up_to_date(nodes, options, parameters.modelName, mask)
+        return is_up_to_date(self.resultNodes(source_of(parameters)), parameters)
 
     def resultNodes(self, volumeNode):
         """Part -> node of the result that belongs to a volume (the average of the frames, or the CBF map)."""
@@ -440,8 +440,8 @@ class StrokeCTPTest(ScriptedLoadableModuleTest):
         cbf[:, 8:56, 8:56], tmax[:, 8:56, 8:56] = 50, 2
         tmax[3:9, 16:48, 36:52], cbf[5:7, 20:40, 40:50] = 9, 8
         grid = np.diag([-2.0, -2.0, 5.0, 1.0])
-        maps = {name: slicer.util.addVolumeFromArray(array, ijkToRAS=grid, name=name)
-                for name, array in (("cbf", cbf), ("tmax", tmax))}  # fmt: skip
+        add = functools.partial(slicer.util.addVolumeFromArray, ijkToRAS=grid)
+        maps = {"cbf": add(cbf, name="cbf"), "tmax": add(tmax, name="tmax")}
         try:
             shown = logic.process(maps, device="cpu")
         finally:

@@ -33,11 +33,11 @@ def show_scan():
     return node
 
 
-def run(application, widget, is_running) -> None:
+def run(application, widget) -> None:
     """Click the button and wait for the worker, as a user does."""
     widget.ui.applyButton.click()
     until = time.monotonic() + RUN_LIMIT_S
-    while is_running() and time.monotonic() < until:
+    while widget._panel.run.is_running and time.monotonic() < until:
         application.app.processEvents()
         time.sleep(0.05)
     if not widget.ui.statusLabel.text.startswith("Done"):
@@ -90,7 +90,7 @@ def photograph_hemorrhage(application, folder: Path) -> None:
     node = show_scan()
     slicer.util.setSliceViewerLayers(background=node)
     widget = application.new_widget("HemorrhageSeg")
-    run(application, widget, lambda: widget._run is not None)
+    run(application, widget)
     size_views(application)
     widget.ui.show3DButton.click()
     arrange_views(application, node)
@@ -115,7 +115,7 @@ def photograph_stroke(application, folder: Path) -> None:
     scene_frames.add_sequence(frames, "CTP")
     widget = application.new_widget("StrokeCTP")
     widget.ui.nihssSpinBox.value, widget.ui.ageSpinBox.value, widget.ui.hoursSpinBox.value = 14, 71, 7.0
-    run(application, widget, lambda: widget._panel.run.is_running)
+    run(application, widget)
     size_views(application)
     source = widget._source()
     scene_views.align(LAYOUT, source, scene_frames.array_of(widget.logic.resultNodes(source)["map cbf"]) != 0)
@@ -146,7 +146,7 @@ def photograph_discs(application, folder: Path) -> None:
     slicer.util.setSliceViewerLayers(background=node)
     widget = application.new_widget("SpineDiscLabel")
     application.layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
-    run(application, widget, lambda: widget._panel.run.is_running)
+    run(application, widget)
     size_views(application)
     view = application.layout.sliceWidget("Red")
     view.mrmlSliceNode().SetOrientation("Sagittal")

@@ -26,6 +26,6 @@ def test_classical_methods_are_offered_last_and_run_when_chosen(application, tmp
     widget.ui.applyButton.click()
     assert fake.handle.job.model == "hemorrhage-fuzzy-c-means"
     fake.finish(bleed_result(fake.handle.job.volume))
-    widget.onTimer()
+    widget._panel.run.on_timer()
     assert widget.ui.statusLabel.text.startswith("Done.")
     application.close_widget(widget)

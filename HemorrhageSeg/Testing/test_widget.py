@@ -52,7 +52,7 @@ def run(widget, client):
     """Click the button and let the fake worker finish."""
     widget.ui.applyButton.click()
     client.finish(bleed_result(client.handle.job.volume))
-    widget.onTimer()
+    widget._panel.run.on_timer()
 
 
 def show_bleed(head):
@@ -102,7 +102,7 @@ def test_worker_gets_the_image_with_its_tilted_geometry(widget, client):
 def test_progress_shows_stage_and_time_left(widget, client):
     widget.ui.applyButton.click()
     client.progress(0.42, "Finding the brain", 12.0)
-    widget.onTimer()
+    widget._panel.run.on_timer()
     assert widget.ui.progressBar.value == 42
     assert widget.ui.statusLabel.text == "Finding the brain, about 12 s left"
     assert not widget.ui.applyButton.enabled and widget.ui.cancelButton.enabled
@@ -114,9 +114,9 @@ def test_timer_polls_by_itself(application, widget, client):  # noqa: F811
     widget.ui.applyButton.click()
     client.finish(bleed_result(client.handle.job.volume))
     until = time.monotonic() + 10
-    while widget._run is not None and time.monotonic() < until:
+    while widget._panel.run.is_running and time.monotonic() < until:
         application.app.processEvents()
-    assert widget._run is None
+    assert not widget._panel.run.is_running
 
 
 def test_result_is_seen_in_table_segments_and_slices(application, widget, client, head, red):  # noqa: F811
@@ -189,7 +189,7 @@ def test_running_again_replaces_the_result(widget, client, head):
     first, counts = scene.result_nodes(head, "hemorrhage"), nodes()
     widget.ui.applyButton.click()
     client.finish(bleed_result(client.handle.job.volume, size=4))
-    widget.onTimer()
+    widget._panel.run.on_timer()
     assert nodes() == counts and scene.result_nodes(head, "hemorrhage") == first
     assert widget.ui.resultTableView.model().item(0, 1).text() == "0.96"
     assert len(client.released) == 1
@@ -199,7 +199,7 @@ def test_failure_is_one_sentence_and_changes_nothing(application, widget, client
     counts = nodes()
     widget.ui.applyButton.click()
     client.fail(WorkerError("Memory ran out; close other programs and run again."))
-    widget.onTimer()
+    widget._panel.run.on_timer()
     assert widget.ui.statusLabel.text == "Memory ran out; close other programs and run again."
     assert nodes() == counts and widget.ui.applyButton.enabled and application.recorded.dialogs == []
     assert client.released == [client.handle]
@@ -209,7 +209,7 @@ def test_cancel(widget, client):
     counts = nodes()
     widget.ui.applyButton.click()
     widget.ui.cancelButton.click()
-    widget.onTimer()
+    widget._panel.run.on_timer()
     assert widget.ui.statusLabel.text == "Cancelled; nothing was changed."
     assert nodes() == counts and widget.ui.applyButton.enabled and not widget.ui.cancelButton.enabled
     assert client.released == [client.handle]
@@ -218,7 +218,7 @@ def test_cancel(widget, client):
 def test_closing_the_scene_during_a_run(application, widget, client, head):  # noqa: F811
     widget.ui.applyButton.click()
     application.scene.Clear(0)
-    widget.onTimer()
+    widget._panel.run.on_timer()
     assert client.handle.state == "cancelled" and nodes() == [0, 0, 0]
     assert not widget.ui.applyButton.enabled and not widget.ui.cancelButton.enabled
     add_head("Another")
@@ -229,7 +229,7 @@ def test_result_of_a_removed_volume_is_dropped(application, widget, client, head
     widget.ui.applyButton.click()
     application.scene.RemoveNode(head)
     client.finish(bleed_result(client.handle.job.volume))
-    widget.onTimer()
+    widget._panel.run.on_timer()
     assert "removed" in widget.ui.statusLabel.text and nodes() == [0, 0, 0]
 
 
@@ -267,7 +267,7 @@ def test_a_new_scene_does_not_offer_the_report_of_the_old_one(application, widge
     run(widget, client)
     application.scene.Clear(0)
     add_head("Another")  # gets the node id of the first
-    widget.initializeParameterNode()
+    widget._panel.enter()
     assert not widget.ui.saveReportButton.enabled
 
 
@@ -288,7 +288,7 @@ def test_leaving_the_module_keeps_the_run(application, widget, client, head):  #
     widget.ui.applyButton.click()
     application.leave(widget)
     client.finish(bleed_result(client.handle.job.volume))
-    widget.onTimer()
+    widget._panel.run.on_timer()
     application.enter(widget)
     assert widget.ui.segmentsTableView.segmentCount == 1
 

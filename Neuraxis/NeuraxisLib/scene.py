@@ -89,6 +89,12 @@ def why_unsuitable(node: slicer.vtkMRMLVolumeNode | None) -> str:
     return ""
 
 
+def first_suitable() -> slicer.vtkMRMLScalarVolumeNode | None:
+    """The first volume of the scene that can be computed on and is no result."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return next((node for node in nodes if not why_unsuitable(node) and not node.GetAttribute(PART_ATTRIBUTE)), None)
+
+
 def volume_from_node(node: slicer.vtkMRMLVolumeNode, unit: str = "HU") -> Volume:
     """The image of a volume node with its geometry in the world, linear parent transforms included.
 

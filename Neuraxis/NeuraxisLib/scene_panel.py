@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from NeuraxisLib import RESEARCH_USE_NOTICE
+from NeuraxisLib.batch import cases_in, summary
 from NeuraxisLib.panel import device_choices
 from NeuraxisLib.run_panel import RunPanel
 
@@ -26,8 +28,8 @@ class ModulePanel(VTKObservationMixin):
     Args:
         widget: the module's Widget. It gives ``refresh()``, ``preselect()`` (choose what is not chosen yet), and
             ``follow()`` and ``unfollow()`` (what it observes while it is open).
-        logic: of the module, with ``getParameterNode``, ``poll``, ``cancel``, ``stop``, ``missingPackages`` and
-            ``installPackages``; its parameter node has a ``device``.
+        logic: of the module, with ``getParameterNode``, ``poll``, ``cancel``, ``stop``, ``missingPackages``,
+            ``installPackages`` and ``startFolder``; its parameter node has a ``device``.
 
     Attributes:
         ui: the widgets of the module's .ui file, by name.
@@ -43,6 +45,7 @@ class ModulePanel(VTKObservationMixin):
         top.setMRMLScene(slicer.mrmlScene)
         self._widget, self._logic = widget, logic
         self.parameterNode = self._guiTag = None
+        self._batchRuns = False  # a batch needs no scene
         self._timer = qt.QTimer()
         self._timer.interval = POLL_INTERVAL_MS
         self.run = RunPanel(self.ui, logic, self._timer, self.say, self.refresh)
@@ -51,6 +54,7 @@ class ModulePanel(VTKObservationMixin):
             self.ui.deviceComboBox.addItem(title, name)
         self._timer.connect("timeout()", self.run.on_timer)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.batchButton.connect("clicked(bool)", self.onBatch)
         self.ui.installButton.connect("clicked(bool)", self.onInstall)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
 
@@ -83,7 +87,8 @@ class ModulePanel(VTKObservationMixin):
 
     def _sceneCloses(self, caller, event) -> None:
         """The nodes are about to go: a run under way has nowhere to put its result."""
-        self.run.cancel()
+        if not self._batchRuns:
+            self.run.cancel()
         self._bind(None)
 
     def _sceneReady(self, caller, event) -> None:
@@ -129,6 +134,7 @@ class ModulePanel(VTKObservationMixin):
         ui.applyButton.enabled = not reason and not self.run.is_running
         ui.applyButton.toolTip = reason or toolTip
         ui.cancelButton.enabled = self.run.is_running
+        ui.batchButton.enabled = not missing and not self.run.is_running
 
     def onDeviceChosen(self, index: int | None = None) -> None:
         """Another device was picked."""
@@ -149,7 +155,36 @@ class ModulePanel(VTKObservationMixin):
                 then(shown)
 
         words = {"starting": _("Starting"), "cancelling": _("Cancelling"), "done": done}
+        self._batchRuns = False
         self.run.start(begin, {**words, "cancelled": _("Cancelled; nothing was changed.")}, follow_up)
+        self.refresh()
+
+    def onBatch(self, checked: bool = False) -> None:
+        """Ask for a folder of cases and one for their results, and run them one after the other."""
+        folder = qt.QFileDialog.getExistingDirectory(self._widget.parent, _("Folder of cases"))
+        output = (
+            qt.QFileDialog.getExistingDirectory(self._widget.parent, _("Folder for their results")) if folder else ""
+        )
+        if not output:
+            return
+        cases = cases_in(folder, output)
+        if not cases:
+            self.say(
+                _("There is no case in that folder; choose one that holds image files, or a folder for each case.")
+            )
+            return
+        self._batchRuns = True
+        words = {
+            "starting": _("Starting"),
+            "cancelling": _("Cancelling"),
+            "done": "",
+            "cancelled": _("Cancelled; results of finished cases were kept."),
+        }
+        self.run.start(
+            functools.partial(self._logic.startFolder, self.parameterNode, cases, output),
+            words,
+            lambda outcomes: self.say(summary(outcomes)),
+        )
         self.refresh()
 
     def onCancel(self, checked: bool = False) -> None:

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from NeuraxisLib import result_folder, scene
-from NeuraxisLib.errors import CancelledError, InputError, NeuraxisError
+from NeuraxisLib.batch import BatchRun, CaseOutcome
+from NeuraxisLib.errors import InputError, NeuraxisError
 from NeuraxisLib.volume import Volume
 
 #: Attribute of a result's measurement table that tells which run made it.
 RUN_ATTRIBUTE = "Neuraxis.Run"
-
-
-@dataclass(frozen=True)
-class CaseOutcome:
-    """How one case of a batch ended.
-
-    Attributes:
-        file: the input.
-        folder: its result folder; None if it failed.
-        error: the sentence that says why it failed; empty if it did not.
-    """
-
-    file: Path
-    folder: Path | None
-    error: str = ""
+#: What a caller may hear of a run.
+EVENTS = ("onProgress", "onDone", "onFailed", "onCancelled")
 
 
 class SceneRuns:
@@ -121,32 +108,38 @@ class SceneRuns:
         model: str,
         device: str,
         options: Mapping[str, Any],
+        wait: bool = True,
         on_progress: Callable[[int, int, str], None] | None = None,
-    ) -> list[CaseOutcome]:
+        on_done: Callable[[list[CaseOutcome]], None] | None = None,
+        on_failed: Callable[[Exception], None] | None = None,
+        on_cancelled: Callable[[], None] | None = None,
+    ) -> list[CaseOutcome] | BatchRun:
         """Run the task on files, one result folder each below ``output``; a bad case does not stop the rest.
 
         Args:
             files: images or DICOM folders.
             on_progress: called before each case with (index from 0, count, file name).
+            on_failed: never called, as the failures of cases are among the outcomes.
+
+        Returns:
+            With ``wait``, the outcomes; without, the handle of the batch, whose end :meth:`poll` reports.
 
         Raises:
-            CancelledError: the user cancelled; what was finished stays.
+            CancelledError: with ``wait``, the user cancelled; what was finished stays.
+            WorkerError: the worker cannot be started.
         """
         from NeuraxisLib.worker_client import Job
 
-        files, outcomes, taken = [Path(file) for file in files], [], set()
-        for index, file in enumerate(files):
-            if on_progress:
-                on_progress(index, len(files), file.name)
-            folder = Path(output) / _free_name(file, taken)
-            try:
-                handle = self.client.run(Job(self._task, {self._input: file}, model, options, device, folder))
-                outcomes.append(CaseOutcome(file, self.client.wait(handle)))
-            except CancelledError:
-                raise
-            except NeuraxisError as error:
-                outcomes.append(CaseOutcome(file, None, str(error)))
-        return outcomes
+        def job_of(file: Path, folder: Path) -> Job:
+            return Job(self._task, {self._input: file}, model, options, device, folder)
+
+        batch = BatchRun(self.client, job_of, files, output, on_progress, on_done, on_cancelled)
+        return batch.wait() if wait else batch
+
+    @staticmethod
+    def take_callbacks(given: dict[str, Any]) -> list[Callable | None]:
+        """The callbacks among options: taken out of ``given``, in the order of :data:`EVENTS`; None where missing."""
+        return [given.pop(event, None) for event in EVENTS]
 
     def poll(self) -> None:
         """Deliver what the worker has said; for a timer."""
@@ -154,8 +147,11 @@ class SceneRuns:
             self._client.poll()
 
     def cancel(self, handle: Any) -> None:
-        """Cancel a run."""
-        self.client.cancel(handle)
+        """Cancel a run, or a batch of them."""
+        if isinstance(handle, BatchRun):
+            handle.cancel()
+        else:
+            self.client.cancel(handle)
 
     def stop(self) -> None:
         """End the worker and remove its private files; a later run starts afresh."""
@@ -192,15 +188,3 @@ class SceneRuns:
 def _sent(value: Any) -> Any:
     """An input in the form that the worker client takes: volume nodes become Volumes."""
     return value if isinstance(value, (Volume, str, Path)) else scene.volume_from_node(value)
-
-
-def _free_name(file: Path, taken: set[str]) -> str:
-    """A folder name from the file's, without its image suffixes; numbered where two files share it."""
-    name = file.name
-    for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm"):
-        name = name.removesuffix(suffix)
-    candidate, number = name, 2
-    while candidate.lower() in taken:
-        candidate, number = f"{name}_{number}", number + 1
-    taken.add(candidate.lower())
-    return candidate

@@ -16,6 +16,7 @@ from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import write_volume
 from NeuraxisLib.scene_runs import SceneRuns
 from NeuraxisLib.volume import Volume
+from StrokeCTPLib import panel_choice
 
 TASK_NAME, INPUT = "stroke", "perfusion"
 #: Attribute of a result's measurement table: network, options and excluded tissue of the run, as JSON.
@@ -111,7 +112,8 @@ def excluded_key(nodes: Mapping[str, Any]) -> str:
     return json.loads(nodes["table measurements"].GetAttribute(ASKED_ATTRIBUTE) or "{}").get("exclude", "")
 
 
-def is_up_to_date(nodes: Mapping[str, Any], options: Mapping[str, Any], model: str, mask: np.ndarray | None) -> bool:
-    """Whether a result in the scene was computed with these options, this network and this excluded tissue."""
-    table = nodes.get("table measurements")
-    return table is not None and table.GetAttribute(ASKED_ATTRIBUTE) == asked_text(options, model, mask)
+def is_up_to_date(nodes: Mapping[str, Any], parameters: Any) -> bool:
+    """Whether a result in the scene was computed with options, network and excluded tissue as the panel says them."""
+    table, mask = nodes.get("table measurements"), panel_choice.excluded_tissue(parameters)
+    asked = asked_text(panel_choice.options_of(parameters), parameters.modelName, mask)
+    return table is not None and table.GetAttribute(ASKED_ATTRIBUTE) == asked

@@ -146,3 +146,61 @@ def test_a_folder_with_one_image_of_frames_is_read_with_the_interval_of_the_pane
     assert "the interval of 1.5 s" in load(application, widget, tmp_path / "frames")
     back, _ = scene_frames.placed_frames(widget._parameterNode.frames)
     assert np.array_equal(back.array, phantom().frames.array) and back.frame_times_s[1] == pytest.approx(1.5)
+
+
+def write_cases(folder):
+    """Two cases of maps, and one that is none, in this order: a broken one, first, second."""
+    from dataclasses import replace
+
+    from test_stroke_logic import even_maps
+
+    from NeuraxisLib.files import write_volume
+
+    grid = replace(phantom().frames, ijk_to_ras=np.diag([-2.0, -2, 5, 1]), frame_times_s=None)
+    for case in ("case_1", "case_2"):
+        (folder / case).mkdir(parents=True)
+        for kind, array in even_maps().items():
+            unit = {"cbf": "mL/100 g/min", "tmax": "s"}[kind]
+            write_volume(replace(grid, array=array, unit=unit), folder / case / f"{kind}.nrrd")
+    (folder / "broken.nrrd").write_bytes(b"nothing")
+    return folder
+
+
+def test_a_folder_of_cases_runs_with_the_rules_of_the_panel(application, widget, client, tmp_path):  # noqa: F811
+    from NeuraxisLib.errors import InputError
+
+    cases = write_cases(tmp_path / "cases")
+    widget.ui.nihssSpinBox.value, widget._parameterNode.lateS = 14, 8.0
+    application.recorded.answers += [str(cases), str(tmp_path / "out")]
+    widget.ui.batchButton.click()
+    assert not widget.ui.applyButton.enabled and not widget.ui.batchButton.enabled and widget.ui.cancelButton.enabled
+    job = client.handle.job
+    assert job.inputs == {"perfusion": cases / "broken.nrrd"} and job.output == tmp_path / "out" / "broken"
+    assert job.options["late_s"] == 8.0 and "nihss" not in job.options and "kind" not in job.options
+    client.fail(InputError("'broken.nrrd' is damaged; copy it again."))
+    widget._panel.run.on_timer()
+    client.progress(0.5, "Measuring")
+    widget._panel.run.on_timer()
+    assert widget.ui.statusLabel.text == "Case 2 of 3, case_1: Measuring" and widget.ui.progressBar.value == 50
+    for _ in range(2):
+        client.answer()
+        widget._panel.run.on_timer()
+    assert widget.ui.statusLabel.text.startswith("2 of 3 cases are done. Failed: 'broken.nrrd'")
+    assert widget.ui.applyButton.enabled and widget.ui.batchButton.enabled and nodes(widget) == {}
+
+
+def test_a_batch_outlives_the_scene_and_can_be_cancelled(application, widget, client, tmp_path):  # noqa: F811
+    application.recorded.answers += [str(write_cases(tmp_path / "cases")), str(tmp_path / "out")]
+    widget.ui.batchButton.click()
+    application.scene.Clear(0)
+    assert client.handle.state == "running"
+    widget.ui.cancelButton.click()
+    widget._panel.run.on_timer()
+    assert client.handle.state == "cancelled" and "finished cases were kept" in widget.ui.statusLabel.text
+    application.recorded.answers += [str(tmp_path / "cases" / "case_1"), ""]
+    widget.ui.batchButton.click()
+    assert not widget._panel.run.is_running, "no folder for the results, no batch"
+    (tmp_path / "nothing").mkdir()
+    application.recorded.answers += [str(tmp_path / "nothing"), str(tmp_path / "out")]
+    widget.ui.batchButton.click()
+    assert widget.ui.statusLabel.text.startswith("There is no case in that folder")
