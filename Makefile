@@ -42,6 +42,8 @@ lint: $(VENV)/.ready-test
 
 benchmark: $(VENV)/.ready-test
 	$(BIN)/python Testing/benchmarks/benchmark_inference.py
+	$(BIN)/python Testing/benchmarks/benchmark_perfusion.py
+	$(BIN)/python Testing/benchmarks/benchmark_frames.py
 
 screenshots: $(VENV)/.ready-test
 	$(BIN)/python Testing/screenshots.py
