@@ -36,12 +36,11 @@ def mask_of(node: slicer.vtkMRMLNode, source: slicer.vtkMRMLVolumeNode) -> np.nd
         raise InputError(reason)
     if not node.IsA("vtkMRMLSegmentationNode"):
         return slicer.util.arrayFromVolume(node) != 0
-    mask = np.zeros(source.GetImageData().GetDimensions()[::-1], bool)
-    for segment in node.GetSegmentation().GetSegmentIDs():
-        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, source)
-        if drawn is not None:  # an empty segment has no array
-            mask |= drawn != 0
-    return mask
+    mask, segmentation = np.zeros(source.GetImageData().GetDimensions()[::-1], bool), node.GetSegmentation()
+    for segment in segmentation.GetSegmentIDs():
+        if segmentation.GetSegment(segment).GetRepresentation(segmentation.GetSourceRepresentationName()) is not None:
+            mask |= slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, source) != 0
+    return mask  # a segment in which nothing was drawn yet has no representation
 
 
 def _same_place(node: slicer.vtkMRMLVolumeNode, source: slicer.vtkMRMLVolumeNode) -> bool:

@@ -53,6 +53,7 @@ def test_a_segmentation_excludes_too_and_the_result_s_own_does_not(widget, clien
     slicer.util.updateSegmentBinaryLabelmapFromArray(
         phantom().core.astype(np.uint8), drawn, drawn.GetSegmentation().AddEmptySegment(), widget._source()
     )
+    drawn.GetSegmentation().AddEmptySegment()  # nothing was drawn in it yet
     widget._panel.refresh()
     assert widget.ui.applyButton.enabled
     from StrokeCTPLib.panel_choice import excluded_tissue
@@ -204,3 +205,20 @@ def test_a_batch_outlives_the_scene_and_can_be_cancelled(application, widget, cl
     application.recorded.answers += [str(tmp_path / "nothing"), str(tmp_path / "out")]
     widget.ui.batchButton.click()
     assert widget.ui.statusLabel.text.startswith("There is no case in that folder")
+
+
+def test_excluded_tissue_inside_a_lesion_is_not_filled_in():
+    from test_stroke_logic import live
+
+    from StrokeCTPLib.findings import Noise, measure_stroke
+    from StrokeCTPLib.live_lesions import Thresholds
+    from StrokeCTPLib.mismatch import Patient
+
+    lesions, rules = live(), Thresholds("svd").rules(None)
+    excluded = np.zeros((12, 64, 64), bool)
+    excluded[4:7, 28:32, 40:50] = True  # within late tissue on all sides, across the core
+    for mask, marked in ((None, True), (excluded, False)):
+        lesions.leave_out(mask)
+        found = measure_stroke(lesions.maps, lesions.grid, rules, Noise(), Patient(), lesions.excluded)
+        assert lesions.stored(found.labels)[excluded].any() == marked
+        assert lesions.quick(rules).labels[excluded].any() == marked
