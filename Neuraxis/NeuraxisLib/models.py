@@ -230,6 +230,8 @@ def find_model(task: Task, name_or_path: str | Path | None = None) -> Path:
         if not Path(wanted).is_file():
             raise ModelError(f"There is no model file '{wanted}'; check the path.")
         return Path(wanted)
+    if wanted in task.rules:
+        raise ModelError(f"'{wanted}' is a rule that 'neuraxis evaluate' compares models with; name a model file here.")
     models = installed_models(task)
     if not models or (not wanted and models[0].is_comparator):
         raise ModelError(

@@ -68,6 +68,7 @@ class Task:
             None but for the main input. The worker's exchange files come to it too (:mod:`NeuraxisLib.exchange`).
         optional: inputs that may be missing; the main one never is.
         needs_model: whether the task cannot run without a model file. One that can gets None unless a model is named.
+        rules: published rules that ``evaluate`` compares models with and that are no models.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Task:
     readers: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     needs_model: bool = True
+    rules: tuple[str, ...] = ()
 
     def reader(self, name: str) -> Callable[..., Any] | None:
         """The function that reads an input; None where it is a plain 3-D image."""

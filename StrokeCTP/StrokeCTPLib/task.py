@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress, Task
 from StrokeCTPLib.mismatch import Patient
+from StrokeCTPLib.threshold_rules import THRESHOLD_RULES
 
 if TYPE_CHECKING:
     from NeuraxisLib.models import ModelFile
@@ -156,4 +157,5 @@ TASK = Task(
     readers={"perfusion": "StrokeCTPLib.inputs:read_perfusion"},
     optional=frozenset({"exclude"}),
     needs_model=False,
+    rules=tuple(THRESHOLD_RULES),
 )

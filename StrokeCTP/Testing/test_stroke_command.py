@@ -208,6 +208,12 @@ def test_a_model_file_draws_on_maps_of_frames(tmp_path, monkeypatch):
     assert values["Core volume by thresholds"] == pytest.approx(50.5, rel=0.25)
 
 
+def test_a_published_rule_is_no_model_of_this_command(tmp_path):
+    done = neuraxis(write_maps(tmp_path / "maps"), tmp_path / "out", "--model", "syngo")
+    assert done.exit_code != 0 and not (tmp_path / "out").exists()
+    assert "'syngo' is a rule that 'neuraxis evaluate' compares models with" in done.stderr
+
+
 def test_given_maps_have_no_model_family(tmp_path):
     done = neuraxis(write_maps(tmp_path / "maps"), tmp_path / "out", "--family", "model")
     assert done.exit_code == INPUT and "no model of ours" in done.stderr
