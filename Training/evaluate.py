@@ -24,6 +24,7 @@ from NeuraxisLib.errors import InputError  # noqa: E402
 from NeuraxisLib.task import TASKS, Progress, get_task  # noqa: E402
 from StrokeCTPLib.networks.classes import STRUCTURES  # noqa: E402
 from Training.command import SOME_LEFT_OUT, finish, run_command  # noqa: E402
+from StrokeCTPLib.threshold_rules import THRESHOLD_RULES  # noqa: E402
 from Training.progress import ProgressLine  # noqa: E402
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     methods = {"dest": "methods", "action": "append"}
     add("--model", **methods, type=lambda text: ("model", text), metavar="NAME=FILE[,OPTION=VALUE]",
-        help="model file or installed model to run, with options of its task; repeatable")  # fmt: skip
+        help="model file or installed model to run, with options of its task; of strokes also a published rule: "
+        f"{', '.join(THRESHOLD_RULES)}; repeatable")  # fmt: skip
     add("--results", **methods, type=lambda text: ("results", text), metavar="NAME=FOLDER",
         help="folder of result folders CASE/, or of masks CASE.nii.gz; repeatable")  # fmt: skip
     add("--truth", "--store", type=Path, required=True, metavar="STORE_OR_FOLDER",

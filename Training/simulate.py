@@ -53,7 +53,8 @@ MOST_DRAWN = 50
 
 EPILOG = """\
 Splits go by patient: all heads that were made from one real scan or one label map lie in the same one. Labels of the
-truth are the kinds of bleeding: 1 intraparenchymal, 2 intraventricular, 3 subdural, 4 epidural, 5 subarachnoid.
+truth of bleeds: 1 intraparenchymal, 2 intraventricular, 3 subdural, 4 epidural, 5 subarachnoid; of strokes: 1
+hypoperfused outside the core, 2 core.
 
 examples:
   python Training/simulate.py simulated --planted 60 --synthetic 20
