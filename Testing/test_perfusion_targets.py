@@ -1,4 +1,4 @@
-"""The targets of the perfusion benchmark that bear on a patient: the model's errors, and the lesions of the stroke head."""
+"""The targets of the perfusion benchmark that bear on a patient: errors of the model, lesions of the stroke head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from Training.simulation.ctp_stroke_phantom import stroke_phantom
 
 sys.path.append(str(ROOT / "Testing" / "benchmarks"))
 
-import benchmark_perfusion as benchmark  # noqa: E402
+import benchmark_perfusion as benchmark
 
 pytestmark = pytest.mark.slow
 

@@ -49,8 +49,9 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     """Find contrast arrival on a mean brain curve (T,) in HU.
 
     Going back from the peak, arrival is the first frame after the last one that lies within 3 SD of the baseline, or
-    within 5 % of the rise, whichever is more (a drift of 1 % does not count). The SD comes from second differences
-    of all frames, so that neither an early nor a late arrival inflates it.
+    within 5 % of the rise, whichever is more (a drift of 1 % does not count). The SD comes from differences of
+    neighbouring frames in the first third, so that a late arrival does not inflate it, or from second differences of
+    all frames, which an early bolus does not inflate: whichever is less.
 
     Raises:
         InputError: fewer than five frames, values that are not finite, a rise below 2 HU (no contrast), or contrast
@@ -63,7 +64,9 @@ def find_arrival(curve_hu: np.ndarray, times_s: np.ndarray) -> Arrival:
     peak = int(smooth.argmax())
     _require_baseline(smooth, peak)
     start = float(np.median(curve[: max(2, min(peak, 3))])) if peak > 1 else float(curve[0])
-    noise = float(np.median(np.abs(np.diff(curve, 2)))) / 1.652  # a bolus hardly bends between frames
+    early = curve[: max(3, min(peak + 1, len(curve) // 3))]
+    steps, bends = (float(np.median(np.abs(values))) for values in (np.diff(early), np.diff(curve, 2)))
+    noise = min(steps / 0.954, bends / 1.652)
     rise = float(smooth[peak]) - start
     if rise < LEAST_RISE_HU:
         raise InputError(

@@ -60,13 +60,36 @@ def corrected():
     return correct_motion(shaken())
 
 
+#: In mm about the middle of the grid: where what is found is compared with what was done.
+REACH_MM = 60 * np.concatenate([np.eye(3), -np.eye(3)]) * [1, 1, 0.5]
+NODS = [nodding(*move) for move in ((5, (0, 0, 0)), (-5, (0, 0, 0)), (0, (4, 3, 0)), (0, (0, 0, 5)), (5, (3, 3, -2)))]
+
+
+def test_movements_are_found_to_half_a_millimetre():
+    """Moved on a grid four times as fine in the slices, then averaged as a scanner does: nothing is blurred twice.
+
+    20 slices of 5 mm. In 16 slices, of which a nod of 5 degrees takes more out of view, it is 0.53 mm; in 12 0.7 mm.
+    """
+    fine_mm, times = (1.1, 1.1, 1.25), np.arange(3 + len(NODS) + len(MOVES)) * 4.0
+    fine = stroke_phantom((96, 192, 192), fine_mm, times_s=times, noise_hu=0.0).frames.array
+    moves = [np.eye(4)] * 3 + NODS + list(MOVES.values())
+    array = np.stack([
+        moved(frame, matrix, fine_mm).reshape(24, 4, 96, 2, 96, 2).mean((1, 3, 5))[2:-2]
+        for frame, matrix in zip(fine, moves)
+    ])  # fmt: skip
+    array += np.random.default_rng(0).normal(0, 3, array.shape).astype(np.float32)
+    found = estimate_motion(array, np.array([2.2, 2.2, 5.0])).matrices
+    places = [REACH_MM @ matrix[:3, :3].T + matrix[:3, 3] for matrix in moves]
+    off_mm = [np.linalg.norm(REACH_MM @ f[:3, :3].T + f[:3, 3] - p, axis=1).max() for f, p in zip(found, places)]
+    assert max(off_mm) < 0.5
+
+
 def test_known_movements_are_found():
     motion = corrected()[1]
-    reach = 60 * np.concatenate([np.eye(3), -np.eye(3)]) * [1, 1, 0.5]
     for frame, matrix in MOVES.items():
-        found = reach @ motion.matrices[frame, :3, :3].T + motion.matrices[frame, :3, 3]
-        # At slices of 6 mm, and with frames that were interpolated once already.
-        assert np.linalg.norm(found - reach @ matrix[:3, :3].T - matrix[:3, 3], axis=1).max() < 0.8
+        found = REACH_MM @ motion.matrices[frame, :3, :3].T + motion.matrices[frame, :3, 3]
+        # frames that were interpolated once already, at slices of 6 mm
+        assert np.linalg.norm(found - REACH_MM @ matrix[:3, :3].T - matrix[:3, 3], axis=1).max() < 0.8
     assert set(np.flatnonzero(motion.corrected)) == set(MOVES)
     assert motion.rotation_deg[12] == pytest.approx(4, abs=0.3)
     assert not motion.beyond_repair.any() and motion.correlation.min() > 0.97
