@@ -35,11 +35,12 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
+from NeuraxisLib.cli_labels import write_disc_labels
 from NeuraxisLib.cli_maps import write_dicom_maps
 from NeuraxisLib.cli_models import models_group
 from NeuraxisLib.cli_process import faults_reported, prepare_process, shown_progress
 from NeuraxisLib.cli_training import add_training_commands
-from NeuraxisLib.result import Measurement, Result
+from NeuraxisLib.result import Landmark, Measurement, Result
 from NeuraxisLib.result_folder import REPORT_FILE
 from NeuraxisLib.run import DEVICES, run_case
 from NeuraxisLib.task import TASKS, Task, get_task
@@ -66,6 +67,7 @@ def make_app() -> typer.Typer:
     app.add_typer(models_group(), name="models")
     app.command("info")(show_info)
     app.command("maps")(write_dicom_maps)
+    app.command("labels")(write_disc_labels)
     add_training_commands(app)
     return app
 
@@ -193,10 +195,17 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _point_in_words(point: Landmark) -> str:
+    sure = "" if point.confidence is None else f" ({100 * point.confidence:.0f} %)"
+    return f"{point.name}{sure}"
+
+
 def summary(result: Result, output: Path) -> str:
     """The headline numbers, what to beware of, and where the report is."""
     several = len({measurement.segment for measurement in result.measurements} - {""}) > 1
     lines = [in_words(measurement, several) for measurement in result.measurements]
+    if result.points:
+        lines.append(f"Points: {', '.join(map(_point_in_words, result.points))}")
     if result.key_slices:
         numbers = ", ".join(str(k + 1) for k in result.key_slices)  # counted from 1, as in the report
         lines.append(f"Least certain slices: {numbers} of {result.source.slice_count}")
@@ -212,6 +221,7 @@ def as_record(result: Result, output: Path) -> dict:
         "task": result.task,
         "output": str(output),
         "measurements": [dataclasses.asdict(measurement) for measurement in result.measurements],
+        "points": [dataclasses.asdict(point) for point in result.points],
         "key_slices": result.key_slices,
         "warnings": result.warnings,
         "provenance": result.provenance,

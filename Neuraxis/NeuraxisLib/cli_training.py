@@ -19,7 +19,7 @@ PROGRAMS = {
     "prepare": "Put scans and their masks into one store for training and evaluation.",
     "train": "Fit a network from a recipe and write a model file.",
     "evaluate": "Judge models or results against the truth and write a report.",
-    "simulate": "Write simulated head CTs with their exact truth.",
+    "simulate": "Write simulated head CTs, perfusion series or spine MR with their exact truth.",
 }
 #: The package that holds them, named and not imported: no library depends on it.
 PACKAGE = "Training"

@@ -1,4 +1,4 @@
-"""Disc labels as other programs take them: CSV, a NIfTI of single voxels, a BIDS derivative.
+"""Disc labels as other programs take them: a point list, CSV, a NIfTI of single voxels, a BIDS derivative.
 
 The NIfTI follows the Spinal Cord Toolbox: one voxel per disc with the disc's number (2 = C1/C2, 3 = C2/C3 ... 25 =
 L5/S1) on the grid of the image, everything else 0. Two things to know:
@@ -27,13 +27,94 @@ from NeuraxisLib import __version__
 from NeuraxisLib.atomic import atomic_write
 from NeuraxisLib.errors import GeometryError, InputError, OutputError
 from NeuraxisLib.files import write_volume
+from NeuraxisLib.result import Landmark
+from NeuraxisLib.result_folder import read_result
+from NeuraxisLib.result_text import markups
 from NeuraxisLib.volume import Volume
+from SpineDiscLabelLib.anatomy import number_of
 from SpineDiscLabelLib.discs import LAST_DISC
 from SpineDiscLabelLib.naming import NamedDisc
 
 CSV_HEADS = ("disc", "name", "R_mm", "A_mm", "S_mm", "confidence")
 BIDS_VERSION = "1.9.0"
+#: What can be written into one file -> its endings.
+FILE_FORMATS = {"points": (".mrk.json",), "csv": (".csv",), "sct": (".nii.gz", ".nii")}
+BIDS = "bids"
 _ENTITY = re.compile(r"[A-Za-z0-9]+")
+
+
+def named_discs(points: Sequence[Landmark]) -> list[NamedDisc]:
+    """Points as discs, in their order. Raises OutputError if there is none, InputError if a name is no disc's."""
+    if not points:
+        raise OutputError("There is no disc to export; add one first.")
+    discs = []
+    for index, point in enumerate(points):
+        number = number_of(point.name)
+        if number is None:
+            raise InputError(f"'{point.name}' is the name of no disc; choose a result of the disc task.")
+        place, sure = np.array(point.position_ras_mm, float), point.confidence
+        discs.append(NamedDisc(number, point.name, place, 0.0 if sure is None else sure, index))
+    return discs
+
+
+def write_discs(points: Sequence[Landmark], grid: Volume, path: str | Path, backward_mm: float = 0.0) -> None:
+    """Write named points as the file's name says: ``.mrk.json``, ``.csv``, ``.nii.gz`` or ``.nii``.
+
+    Args:
+        points: from above.
+        grid: the image that was labelled.
+        backward_mm: for NIfTI, as in :func:`label_volume`.
+
+    Raises:
+        OutputError: another ending, no point, or the file cannot be written.
+        InputError, GeometryError: NIfTI cannot hold them (outside the image, in one voxel, tilted slices).
+    """
+    discs, form = named_discs(points), _form_of(Path(path).name)
+    if form == "points":
+        _write_text(Path(path), json.dumps(markups(list(points)), indent=1, ensure_ascii=False) + "\n")
+    elif form == "csv":
+        write_disc_csv(discs, path)
+    else:
+        write_disc_nifti(discs, grid, path, backward_mm)
+
+
+def _form_of(name: str) -> str:
+    for form, endings in FILE_FORMATS.items():
+        if name.endswith(endings):
+            return form
+    known = ", ".join(endings[0] for endings in FILE_FORMATS.values())
+    raise OutputError(f"'{name}' does not say what to write; end it in one of {known}.")
+
+
+def export_result(
+    folder: str | Path, output: str | Path, form: str = "", backward_mm: float = 0.0, subject: str = "", **bids
+) -> Path:
+    """Write the discs of a result folder.
+
+    Args:
+        folder: as the task wrote it.
+        output: the file; for ``bids`` the root of the data set.
+        form: one of FILE_FORMATS or ``bids``; empty: what the file's name says.
+        backward_mm: as in :func:`label_volume`.
+        subject, bids: as in :func:`write_bids_derivative`.
+
+    Returns:
+        the file that was written.
+
+    Raises:
+        InputError: no result of discs, or no such form.
+        OutputError, GeometryError: as :func:`write_discs`.
+    """
+    if form not in ("", BIDS, *FILE_FORMATS):
+        raise InputError(f"There is no format '{form}'; choose one of: {', '.join([*FILE_FORMATS, BIDS])}.")
+    result = read_result(folder)
+    if form == BIDS:
+        discs = named_discs(result.points)
+        return write_bids_derivative(discs, result.source, output, subject, backward_mm=backward_mm, **bids)
+    if form and form != _form_of(Path(output).name):
+        raise OutputError(f"'{Path(output).name}' is no name for {form}; end it in {FILE_FORMATS[form][0]}.")
+    write_discs(result.points, result.source, output, backward_mm)
+    return Path(output)
 
 
 def write_disc_csv(discs: Sequence[NamedDisc], path: str | Path) -> None:

@@ -19,20 +19,20 @@ UNSETTLED = "The level is not settled; only the order is."
 
 
 def chain_findings(
-    discs: Sequence[NamedDisc], probability: float, image: Volume | None
+    discs: Sequence[NamedDisc], probability: float | None, image: Volume | None
 ) -> tuple[list[Measurement], Table]:
     """(measurements, the headline first; one row per disc) of a chain.
 
     Args:
         discs: from above.
-        probability: of this numbering.
+        probability: of this numbering; None if it is not known.
         image: the MR, for disc heights; evenly spaced (:meth:`~NeuraxisLib.volume.Volume.regular`).
     """
     ends = dict.fromkeys(disc.name for disc in (*discs[:1], *discs[-1:]))
     measures = measure_spine(discs, image)
     head = [
         Measurement("Discs found", float(len(discs)), "", note=" to ".join(ends)),
-        Measurement("Probability of this numbering", float(probability), ""),
+        Measurement("Probability of this numbering", None if probability is None else float(probability), ""),
     ]
     return head + measures.measurements, measures.table
 

@@ -100,7 +100,7 @@ class Chain:
         discs: from above.
         missing: discs between them that were not seen, where they should lie.
         alternatives: other ways to count, the likeliest first.
-        probability: of this counting, among all ways to count these discs.
+        probability: of this counting, among all ways to count these discs; None where the method knows none.
         relative: whether the absolute level is not settled, so that only the order and the gaps are.
         notes: sentences for the reader.
     """
@@ -108,7 +108,7 @@ class Chain:
     discs: list[NamedDisc] = field(default_factory=list)
     missing: list[NamedDisc] = field(default_factory=list)
     alternatives: list[Alternative] = field(default_factory=list)
-    probability: float = 1.0
+    probability: float | None = 1.0
     relative: bool = True
     notes: list[str] = field(default_factory=list)
 

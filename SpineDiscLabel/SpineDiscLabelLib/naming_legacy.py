@@ -22,8 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from NeuraxisLib.errors import InputError
+from SpineDiscLabelLib.anatomy import number_of
 from SpineDiscLabelLib.candidates import Candidate
-from SpineDiscLabelLib.discs import FIRST_DISC
+from SpineDiscLabelLib.discs import DISC_NAMES, FIRST_DISC
+from SpineDiscLabelLib.naming import Chain, NamedDisc
 
 #: Mean skeleton of 11 discs from C2/C3, in units of the distance from the first to the fifth: (row, column), read
 #: from the published scatter plot (to 0.02).
@@ -33,6 +35,8 @@ MEAN_SKELETON = np.array([
 ])  # fmt: skip
 #: A candidate belongs to a channel from this share of the channel's maximum on.
 CHANNEL_SHARE = 0.5
+#: A channel shows a disc from this evidence on. The released code looked in the truth which channels to use.
+LEAST_EVIDENCE = 0.1
 #: The released convention: 11 channels from C2/C3.
 LEGACY_FIRST_DISC, LEGACY_CHANNELS = 3, 11
 FORK_MOST_PER_CHANNEL, FORK_MOST_COMBINATIONS = 3, 1000
@@ -62,7 +66,9 @@ def skeleton_cost(points: np.ndarray, skeleton: np.ndarray = MEAN_SKELETON) -> f
         InputError: fewer than five points.
     """
     if len(points) < 5:
-        raise InputError("The released skeleton search needs at least five discs in view; use the chain search.")
+        raise InputError(
+            "The released skeleton search needs at least five discs from C2/C3 downward; use the chain search."
+        )
     scaled = (points - points[0]) / np.linalg.norm(points[0] - points[4])
     return float(np.linalg.norm(skeleton[: len(points)] - scaled))
 
@@ -166,13 +172,13 @@ def legacy_channels(
 ) -> list[list[int]]:
     """Per channel the indices of the candidates with at least half of the channel's highest evidence.
 
-    Trailing channels without evidence are left off; the released code took their number from the truth.
+    Channels from the first without evidence on are left off; the released code took their number from the truth.
     """
     evidence = np.array([c.evidence for c in candidates]).reshape(len(candidates), -1)
     evidence = evidence[:, first_disc - FIRST_DISC :][:, :channels]
     result = []
     for column in evidence.T:
-        if not len(column) or column.max() <= 0:
+        if not len(column) or column.max() < LEAST_EVIDENCE:
             break
         result.append(np.flatnonzero(column >= CHANNEL_SHARE * column.max()).tolist())
     return result
@@ -205,3 +211,30 @@ def legacy_name_chain(
     found = search([view[indices] for indices in channels])
     pairs = ((channel, index) for channel, index in enumerate(found.chosen) if index is not None)
     return {channels[channel][index]: first_disc + channel for channel, index in pairs}
+
+
+def legacy_chain(candidates: Sequence[Candidate], method: str, highest: str = "") -> Chain:
+    """The discs by an earlier method as the product's own chain, without probabilities.
+
+    Args:
+        candidates: one or more, in any order.
+        method: as in :func:`legacy_name_chain`.
+        highest: name of the highest disc in view, from which ``conditions`` counts; C2/C3 if empty.
+
+    Raises:
+        InputError: the method fails on these candidates or keeps none, or ``highest`` is no disc.
+    """
+    first = number_of(highest) if highest else LEGACY_FIRST_DISC
+    if first is None:
+        raise InputError(f"There is no disc '{highest}'; name one between C1/C2 and L5/S1.")
+    named = legacy_name_chain(candidates, method, first)
+    discs = [
+        NamedDisc(number, DISC_NAMES[number], candidates[index].position_ras_mm, candidates[index].strength, index)
+        for index, number in named.items()
+        if number in DISC_NAMES
+    ]
+    if not discs:
+        raise InputError(f"The naming method '{method}' keeps no disc of this image; use the chain search.")
+    discs.sort(key=lambda disc: -disc.position_ras_mm[2])
+    note = f"Named by the earlier method '{method}', to compare with: confidences are heights of the heat map."
+    return Chain(discs, probability=None, relative=method == "conditions" and not highest, notes=[note])

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from NeuraxisLib import result_folder
-from NeuraxisLib.atomic import atomic_write
 from NeuraxisLib.errors import OutputError
-from NeuraxisLib.result_text import markups
-from SpineDiscLabelLib.exports import write_bids_derivative, write_disc_csv, write_disc_nifti
+from SpineDiscLabelLib.exports import named_discs, write_bids_derivative, write_discs
 from SpineDiscLabelLib.findings import others_table
-from SpineDiscLabelLib.naming import NamedDisc
 from SpineDiscLabelLib.panel_scene import SceneChain
 
 #: What the file dialog offers: (words, ending).
@@ -40,16 +36,7 @@ def write_chain(chain: SceneChain, path: str | Path, backward_mm: float = 0.0) -
         OutputError: another ending, or the file cannot be written.
         InputError, GeometryError: NIfTI cannot hold them (outside the image, in one voxel, tilted slices).
     """
-    name = Path(path).name
-    if name.endswith(".mrk.json"):
-        _write_points(chain, Path(path))
-    elif name.endswith(".csv"):
-        write_disc_csv(_discs(chain), path)
-    elif name.endswith((".nii", ".nii.gz")):
-        write_disc_nifti(_discs(chain), chain.image, path, backward_mm)
-    else:
-        endings = ", ".join(ending for _, ending in FILE_KINDS)
-        raise OutputError(f"'{name}' does not say what to write; end it in one of {endings}.")
+    write_discs(chain.state.landmarks_from_above(), chain.image, path, backward_mm)
 
 
 def write_bids(
@@ -62,7 +49,7 @@ def write_bids(
     reviewed: bool = False,
 ) -> Path:
     """Write the discs into a BIDS data set; see :func:`~SpineDiscLabelLib.exports.write_bids_derivative`."""
-    discs, grid = _discs(chain), chain.image
+    discs, grid = named_discs(chain.state.landmarks_from_above()), chain.image
     return write_bids_derivative(discs, grid, dataset, subject, suffix, session, backward_mm, reviewed)
 
 
@@ -92,16 +79,3 @@ def write_corrected(chain: SceneChain, folder: Path) -> None:
     except ImportError as error:
         raise OutputError(f"The report needs the package {error.name} in Slicer's Python; install it.") from error
     chain.reported()
-
-
-def _discs(chain: SceneChain) -> list[NamedDisc]:
-    discs = chain.discs
-    if not discs:
-        raise OutputError("There is no disc to export; add one first.")
-    return discs
-
-
-def _write_points(chain: SceneChain, path: Path) -> None:
-    points = chain.state.landmarks_from_above()
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(markups(points), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -199,7 +199,7 @@ def found_chain(placed: list[scene_points.PlacedPoint], told: Mapping[str, Any])
             seen[key] = Seen(there.position_ras_mm, tuple(evidence.tolist()))
     state = ChainState(
         tuple(points),
-        float(told.get("probability", 1.0)),
+        float(told.get("probability", 1.0) or 0.0),
         bool(told.get("relative", False)),
         tuple(OtherNumbering(title, *rest) for title, rest in told.get("others", {}).items()),
         tuple(told.get("notes", ())),

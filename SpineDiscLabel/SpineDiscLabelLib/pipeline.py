@@ -22,11 +22,12 @@ from SpineDiscLabelLib.evidence import Evidence, look
 from SpineDiscLabelLib.findings import UNSETTLED, chain_findings, evidence_text, other_rows, others_table
 from SpineDiscLabelLib.locate import candidates_of
 from SpineDiscLabelLib.naming import Chain, name_chain
+from SpineDiscLabelLib.naming_legacy import legacy_chain
 from SpineDiscLabelLib.overlay import evidence_map
 from SpineDiscLabelLib.pair import LEAST_COMMON, merged
 from SpineDiscLabelLib.preprocessing import SagittalPreprocessing
 from SpineDiscLabelLib.sagittal import SagittalImages, sagittal_images, sagittal_order
-from SpineDiscLabelLib.task import IMAGE, SECOND, DiscOptions
+from SpineDiscLabelLib.task import IMAGE, NAMINGS, SECOND, DiscOptions
 
 #: Discs that are less certain than this lie on the slices to look at first.
 UNSURE, KEY_SLICES = 0.8, 3
@@ -103,6 +104,8 @@ def _paired(first: _Found, second: _Found, warnings: list[str]) -> list[Candidat
 
 def _named(candidates: list[Candidate], options: DiscOptions) -> Chain:
     """The chain of discs, with its ends as the options name them; InputError if there is none."""
+    if candidates and options.naming != NAMINGS[0]:
+        return legacy_chain(candidates, options.naming, options.highest)
     chain = name_chain(candidates)
     if not chain.discs:
         raise InputError("There is no spine in view in the image; choose a sagittal series that covers the spine.")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from NeuraxisLib.volume import Volume
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+#: How discs are named: by the search over ordered chains, or by an earlier method to compare it with.
+NAMINGS = ("chain", "skeleton", "fork", "conditions")
 #: Names of the inputs: the main image, and another contrast of the same spine.
 IMAGE, SECOND = "mr", "second"
 
@@ -32,11 +34,20 @@ class DiscOptions:
     threshold: float = _option(-1.0, "Evidence from which a place is a candidate; negative: the model's.")
     lowest: str = _option("", "Name of the lowest disc in view where you know it, such as L5/S1; the chain obeys.")
     highest: str = _option("", "Name of the highest disc in view where you know it, such as C2/C3; the chain obeys.")
+    naming: str = _option(
+        "chain",
+        "How discs are named: chain; to compare with: skeleton (released search), fork (its later guards), conditions "
+        "(rules).",
+    )
     check_direction: bool = _option(True, "Refuse an image whose header seems to name wrong directions.")
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"There is no precision '{self.precision}'; choose one of: {', '.join(PRECISIONS)}.")
+        if self.naming not in NAMINGS:
+            raise InputError(f"There is no naming '{self.naming}'; choose one of: {', '.join(NAMINGS)}.")
+        if self.naming != NAMINGS[0] and (self.lowest or (self.highest and self.naming != "conditions")):
+            raise InputError(f"The naming '{self.naming}' takes no disc that you know; leave lowest and highest out.")
         if self.threshold >= 1 or self.threshold == 0:
             raise InputError(f"The threshold lies between 0 and 1, not at {self.threshold:g}; correct it.")
 
