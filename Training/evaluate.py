@@ -2,6 +2,7 @@
 
 python Training/evaluate.py --model A=a.safetensors --model B=b.safetensors --store cases.h5 --split test --output F
 python Training/evaluate.py --results A=results_a --results B=results_b --truth FOLDER_OR_STORE --output F
+python Training/evaluate.py --task discs --model A=discs.safetensors --store spines.h5 --split test --output F
 Slicer --no-main-window --python-script Training/evaluate.py -- --results A=results_a --truth FOLDER --output F
 """
 
@@ -23,8 +24,8 @@ from NeuraxisLib import RESEARCH_USE_NOTICE  # noqa: E402
 from NeuraxisLib.errors import InputError  # noqa: E402
 from NeuraxisLib.task import TASKS, Progress, get_task  # noqa: E402
 from StrokeCTPLib.networks.classes import STRUCTURES  # noqa: E402
-from Training.command import SOME_LEFT_OUT, finish, run_command  # noqa: E402
 from StrokeCTPLib.threshold_rules import THRESHOLD_RULES  # noqa: E402
+from Training.command import SOME_LEFT_OUT, finish, run_command  # noqa: E402
 from Training.progress import ProgressLine  # noqa: E402
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Task whose models are judged on perfusion maps of a store.
 STROKE = "stroke"
+#: Task whose points are judged against the disc centres of a store.
+DISCS = "discs"
 RULE_NAMES = ("neuraxis", "instance", "legacy_hemseg", "legacy_drunet", "legacy_slex")
 
 EPILOG = """\
@@ -52,6 +55,8 @@ examples:
       --store cases.h5 --output uncertainty
   python Training/evaluate.py --task stroke --structure core --model Starter=stroke.safetensors --model syngo=syngo \
       --model DEFUSE=defuse3 --store maps.h5 --split test --output core
+  python Training/evaluate.py --task discs --model Chain=discs.safetensors \\
+      --model "Released search=discs.safetensors,naming=skeleton" --store spines.h5 --split test --output discs
   python Training/evaluate.py --results mine=results --truth truths --images scans --rules legacy_hemseg --output h
 """
 
@@ -105,6 +110,8 @@ def evaluate(options: argparse.Namespace) -> int | None:
     from Training.evaluation.cases import open_cases
     from Training.evaluation.rules import rules_named
 
+    if options.task == DISCS:
+        return _evaluate_discs(options)
     changes = {"tolerances_mm": options.tolerance_mm, "bands_ml": options.bands_ml}
     changes = {name: tuple(values) for name, values in changes.items() if values}
     rules = rules_named(options.rules, seed=options.seed, **changes)
@@ -118,6 +125,40 @@ def evaluate(options: argparse.Namespace) -> int | None:
     _print_outcome(evaluation, tables, options.output)
     failed = evaluation.unjudged or any(s.failed for s in evaluation.scores)
     return SOME_LEFT_OUT if failed else None
+
+
+def _evaluate_discs(options: argparse.Namespace) -> int | None:
+    """The same for discs, whose names and places count instead of masks."""
+    from Training.evaluation.disc_judging import DiscResults
+    from Training.evaluation.disc_report import write_disc_evaluation
+    from Training.evaluation.methods import ModelMethod
+    from Training.evaluation.output import REPORT_FILE, file_stem
+    from Training.evaluation.tables import as_text
+    from Training.store import Store
+
+    if options.rules != RULE_NAMES[0] or options.tolerance_mm or options.bands_ml or options.images or options.groups:
+        raise InputError("--rules, --tolerance-mm, --bands-ml, --images and --groups are for masks; leave them out.")
+    if options.truth.is_dir():
+        raise InputError("Discs are judged on a store; make one of the folder with 'prepare' and a layout of spines.")
+    store, made = Store(options.truth), []
+    ids = store.of_split(*options.split) if options.split else store.ids
+    for kind, name, place in _named_methods(options):
+        if kind == "results":
+            made.append(DiscResults(name, Path(place), ids))
+            continue
+        model, settings = _model_and_options(place)
+        keep = options.keep / file_stem(name) if options.keep else None
+        made.append(ModelMethod(name, get_task(DISCS), model, {"device": options.device, **settings}, keep))
+    with ProgressLine() as line:
+        evaluation, tables = write_disc_evaluation(
+            options.output, store, ids, made, Progress(line), not options.no_pictures
+        )
+    print("\n\n".join(as_text(table) for table in tables.values()))
+    for one in evaluation.judged:
+        if one.error:
+            print(f"{one.method}, {one.case}: {one.error}", file=sys.stderr)
+    print(f"\nReport: {os.path.join(options.output, REPORT_FILE)}\n{RESEARCH_USE_NOTICE}")
+    return None if evaluation.is_complete else SOME_LEFT_OUT
 
 
 def write_evaluation(
@@ -203,17 +244,8 @@ def make_methods(options: argparse.Namespace, cases: Cases) -> list[Method]:
     from Training.evaluation.output import file_stem
     from Training.evaluation.stroke_methods import stroke_method
 
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
     made: list[Method] = []
-    for kind, text in options.methods:
-        name, separator, place = text.partition("=")
-        if not separator or not name:
-            raise InputError(f"'{text}' does not say how to call the method; write NAME={text or 'FILE'}.")
-        if name in [method.name for method in made]:
-            raise InputError(f"Two methods are called '{name}'; give each its own name.")
+    for kind, name, place in _named_methods(options):
         if kind == "results":
             made.append(FolderMethod(name, Path(place), cases.ids, cases.values))
             continue
@@ -224,6 +256,23 @@ def make_methods(options: argparse.Namespace, cases: Cases) -> list[Method]:
         keep = options.keep / file_stem(name) if options.keep else None
         made.append(ModelMethod(name, get_task(options.task), model, {"device": options.device, **settings}, keep))
     return made
+
+
+def _named_methods(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """(kind, name, file or folder) of the methods of a command line; sets the threads that they run with."""
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    found: list[tuple[str, str, str]] = []
+    for kind, text in options.methods:
+        name, separator, place = text.partition("=")
+        if not separator or not name:
+            raise InputError(f"'{text}' does not say how to call the method; write NAME={text or 'FILE'}.")
+        if name in [known for _, known, _ in found]:
+            raise InputError(f"Two methods are called '{name}'; give each its own name.")
+        found.append((kind, name, place))
+    return found
 
 
 def _model_and_options(text: str) -> tuple[str, dict[str, str]]:

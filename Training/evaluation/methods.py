@@ -13,10 +13,11 @@ import numpy as np
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import read_volume
-from NeuraxisLib.result import Result
+from NeuraxisLib.result import Landmark, Result
 from NeuraxisLib.result_folder import RESULT_FILE, read_result, write_result
 from NeuraxisLib.run import ModelCache, task_options
 from NeuraxisLib.task import Progress, Task
+from NeuraxisLib.volume import Volume
 from Training.evaluation.cases import Case, as_mask, check_same_grid, image_files, structure
 
 #: Maps of a result that say how uncertain it is, the first found is taken.
@@ -126,13 +127,20 @@ class ModelMethod:
         if case.image is None:
             raise InputError(f"The image of '{case.id}' is not at hand; name the folder of the images.")
         start = time.perf_counter()
-        result = self._task.run({next(iter(self._task.inputs)): case.image}, self._model, self._options, progress)
-        seconds = time.perf_counter() - start
+        result = self._result(case.id, case.image, progress)
+        return Prediction.of(result, time.perf_counter() - start)
+
+    def points(self, case: str, image: Volume, progress: Progress) -> list[Landmark]:
+        """The named points that the model finds in an image."""
+        return self._result(case, image, progress).points
+
+    def _result(self, case: str, image: Volume, progress: Progress) -> Result:
+        result = self._task.run({next(iter(self._task.inputs)): image}, self._model, self._options, progress)
         remember(self.facts, result.provenance)
         if self._keep is not None:
             self._keep.mkdir(parents=True, exist_ok=True)
-            write_result(result, self._keep / case.id, report=False)
-        return Prediction.of(result, seconds)
+            write_result(result, self._keep / case, report=False)
+        return result
 
 
 class FolderMethod:
