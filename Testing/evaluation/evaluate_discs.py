@@ -3,11 +3,14 @@
     python Testing/evaluation/evaluate_discs.py RESULTS --run [--model MODEL]     run every scan, then print
     python Testing/evaluation/evaluate_discs.py RESULTS                           print from earlier results
     python Testing/evaluation/evaluate_discs.py RESULTS --pictures FOLDER         one overlay per scan besides
+    python Testing/evaluation/evaluate_discs.py RESULTS --run --naming skeleton   by an earlier way of naming
 
-RESULTS gets one folder per scan, as ``neuraxis discs INPUT OUTPUT`` writes it; nothing else is looked at.
+RESULTS gets one folder per scan, as ``neuraxis discs INPUT OUTPUT`` writes it; nothing else is looked at. Options that
+are not known here go to that command.
 
-1. Lumbar scans: eight patients, disc centres by outlines, the lowest one L5/S1. Points and discs are paired one to one
-   within 5 mm. A chain is fully right if every true disc is found under its name and nothing else.
+1. Lumbar scans: eight patients, the lowest disc L5/S1. The list of centres says which discs count; where they lie say
+   the outlines, because the list has one x for a whole scan, up to 7 mm beside the discs. Points and discs are paired
+   one to one within 5 mm in space. A chain is fully right if every true disc is found under its name and nothing else.
 2. The PAM50 whole-spine template: its labels lie at the back edge of the discs, one voxel of 2 mm each, from C1/C2 to
    L1/L2, where the template ends; so points are compared along the long axis, and must lie within 25 mm in space.
    C1/C2 is a joint and is not counted, found or not.
@@ -26,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT, ROOT / "Neuraxis", ROOT / "SpineDiscLabel"):
+for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel"))):
     sys.path.insert(0, str(folder))
 
 from NeuraxisLib.files import read_volume  # noqa: E402
@@ -37,6 +40,9 @@ from SpineDiscLabelLib.discs import DISC_NAMES, LAST_DISC  # noqa: E402
 from Training.evaluation.disc_pictures import draw_discs  # noqa: E402
 from Training.evaluation.discs import WITHIN_MM, DiscCase, DiscSummary, compare_discs, per_level  # noqa: E402
 from Training.evaluation.discs_published import RULES, in_plane, published_scores  # noqa: E402
+from Training.layouts.base import LayoutOptions  # noqa: E402
+from Training.layouts.grids import read_image, read_mask  # noqa: E402
+from Training.layouts.spine_masks import class_discs, listed_discs  # noqa: E402
 
 FOUND_GOAL, FALSE_GOAL, CHAIN_GOAL = 0.90, 0.05, 0.80
 TEMPLATE, TEMPLATE_REACH_MM = "PAM50_small_t2", 25.0
@@ -58,12 +64,15 @@ def run_scan(data: Path, results: Path, scan: str, arguments: list[str]) -> None
 
 
 def lumbar_truth(data: Path) -> dict[str, dict[int, tuple[float, ...]]]:
-    """Scan -> disc number -> RAS mm of its centre."""
-    cases = json.loads((data / "disc_centres.json").read_text())
-    return {
-        f"{case}_t2space": {LAST_DISC + 1 - d["from_bottom"]: tuple(d["ras_mm"]) for d in facts["discs"]}
-        for case, facts in cases.items()
-    }
+    """Scan -> disc number -> RAS mm of the centre of its outline, for the discs that are listed."""
+    result = {}
+    for case, facts in json.loads((data / "disc_centres.json").read_text()).items():
+        listed = [[LAST_DISC + 1 - disc["from_bottom"], *disc["ras_mm"]] for disc in facts["discs"]]
+        image = read_image(data / f"{case}_t2space.nii.gz", LayoutOptions())
+        outlines, _ = read_mask(data / f"{case}_label.nii.gz", image, LayoutOptions())
+        discs = listed_discs(class_discs(outlines, image)[1], listed)
+        result[f"{case}_t2space"] = dict(zip(discs.numbers, map(tuple, discs.ras_mm.tolist())))
+    return result
 
 
 def template_truth(data: Path) -> dict[int, tuple[float, ...]]:
