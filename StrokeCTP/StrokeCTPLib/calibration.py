@@ -21,9 +21,10 @@ from StrokeCTPLib.model_fit import modelled_curves
 FLOW_FACTOR = 6000 * K_H_OVER_DENSITY
 #: Mean transit time in s of normal tissue and of tissue at the line; delay of the latter in s.
 NORMAL_MTT_S, ISCHAEMIC_MTT_S, ISCHAEMIC_DELAY_S = 4.5, 10.0, 4.0
-#: Delay in s that stands for a Tmax of 6 s at least (ct_perfusion.md 1.2, 8.4): a wide bolus moves Tmax, not the delay,
-#: and healthy tissue is up to 2 s late.
-LEAST_DELAY_S = 3.0
+#: The usual line of Tmax in s, and bounds of what stands for it: share of the way from the lag of normal to that of
+#: slow tissue, and delay in s (ct_perfusion.md 1.2, 8.4). A wide bolus moves Tmax, not the delay, and healthy tissue is
+#: up to 2 s late.
+PLAIN_TMAX_S, BETWEEN, DELAYS_S = 6.0, (0.4, 0.9), (3.0, 4.0)
 #: Cuts to choose from, and the flows (as shares of the line's flow) that they should tell apart.
 CUTS, APART = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), (0.6, 1.4)
 _SAMPLES = 1500
@@ -106,11 +107,24 @@ def calibrate(
     separation, cut, operator = best
     shown = _height(flow * normal + noise, operator)
     share = _height(line * slow + noise, operator) / shown
-    lag, lag_standard = (float(find_peaks(_tensor(slow[None]), o).lag_s[0]) for o in (operator, standard))
-    delay_s = max(ISCHAEMIC_DELAY_S + tmax_s - lag_standard, LEAST_DELAY_S + tmax_s - 6.0)
+    late_s, delay_s = _lines(normal, slow, operator, standard)
+    late_s, delay_s = late_s + tmax_s - PLAIN_TMAX_S, delay_s + tmax_s - PLAIN_TMAX_S
     spreads = (_spread(line * slow + noise, one) for one in (operator, standard))
-    late_s, scale = tmax_s + lag - lag_standard, reference_cbf / shown
+    scale = reference_cbf / shown
     return Calibration(cut, share, plain_rcbf, noise_hu, separation, late_s, delay_s, tmax_s, scale, *spreads)
+
+
+def _lines(normal: np.ndarray, slow: np.ndarray, operator: Operator, standard: Operator) -> tuple[float, float]:
+    """Tmax in the map of ``operator``, and delay, of tissue with PLAIN_TMAX_S in the standard map, in s.
+
+    The line lies as far between the lags of normal and slow tissue as in the standard map. Residues of wide boluses
+    oscillate and their lags jump; bounds keep the line between both kinds of tissue then.
+    """
+    lags = [[float(find_peaks(_tensor(c[None]), o).lag_s[0]) for c in (normal, slow)] for o in (operator, standard)]
+    (early, late), (early_standard, late_standard) = lags
+    between = (PLAIN_TMAX_S - early_standard) / max(late_standard - early_standard, 0.1)
+    delay_s = ISCHAEMIC_DELAY_S + PLAIN_TMAX_S - late_standard
+    return early + float(np.clip(between, *BETWEEN)) * (late - early), float(np.clip(delay_s, *DELAYS_S))
 
 
 def _unit_tissue(artery: np.ndarray, step_s: float) -> tuple[np.ndarray, np.ndarray]:
