@@ -24,7 +24,7 @@ import numpy as np
 from NeuraxisLib.errors import InputError
 from SpineDiscLabelLib.anatomy import number_of
 from SpineDiscLabelLib.candidates import Candidate
-from SpineDiscLabelLib.discs import DISC_NAMES, FIRST_DISC
+from SpineDiscLabelLib.discs import DISC_COUNT, DISC_NAMES, FIRST_DISC
 from SpineDiscLabelLib.naming import Chain, NamedDisc
 
 #: Mean skeleton of 11 discs from C2/C3, in units of the distance from the first to the fifth: (row, column), read
@@ -40,6 +40,8 @@ LEAST_EVIDENCE = 0.1
 #: The released convention: 11 channels from C2/C3.
 LEGACY_FIRST_DISC, LEGACY_CHANNELS = 3, 11
 FORK_MOST_PER_CHANNEL, FORK_MOST_COMBINATIONS = 3, 1000
+#: The released search is refused where it would take longer than about ten seconds.
+MOST_COMBINATIONS = 1_000_000
 #: Limits of the condition rules in pixels of 1 mm.
 OFF_COLUMN, CLOSE_ROWS, GROUP_ROWS = 15.0, 10.0, 20.0
 
@@ -172,13 +174,15 @@ def legacy_channels(
 ) -> list[list[int]]:
     """Per channel the indices of the candidates with at least half of the channel's highest evidence.
 
-    Channels from the first without evidence on are left off; the released code took their number from the truth.
+    Channels after the last that shows a disc are left off; the released code took their number from the truth. Those
+    before it have a candidate however weak, so that a disc is never absent, as released.
     """
-    evidence = np.array([c.evidence for c in candidates]).reshape(len(candidates), -1)
+    evidence = np.array([c.evidence for c in candidates], float).reshape(-1, DISC_COUNT)
     evidence = evidence[:, first_disc - FIRST_DISC :][:, :channels]
+    shows = np.flatnonzero(evidence.max(axis=0, initial=0.0) >= LEAST_EVIDENCE)
     result = []
-    for column in evidence.T:
-        if not len(column) or column.max() < LEAST_EVIDENCE:
+    for column in evidence.T[: shows[-1] + 1 if shows.size else 0]:
+        if column.max() <= 0:
             break
         result.append(np.flatnonzero(column >= CHANNEL_SHARE * column.max()).tolist())
     return result
@@ -188,7 +192,7 @@ def legacy_name_chain(
     candidates: Sequence[Candidate],
     method: str = "skeleton",
     first_disc: int = LEGACY_FIRST_DISC,
-    most_combinations: int = 10_000_000,
+    most_combinations: int = MOST_COMBINATIONS,
 ) -> dict[int, int]:
     """Candidate index -> disc number by an earlier method: ``skeleton``, ``fork`` or ``conditions``.
 

@@ -10,6 +10,7 @@ from SpineDiscLabelLib.candidates import Candidate
 from SpineDiscLabelLib.discs import DISC_COUNT
 from SpineDiscLabelLib.naming_legacy import (
     MEAN_SKELETON,
+    legacy_channels,
     legacy_condition_rules,
     legacy_fork_search,
     legacy_name_chain,
@@ -86,3 +87,12 @@ def test_naming_by_the_old_methods():
     everywhere = [Candidate(c.position_ras_mm, 0.9, np.ones(DISC_COUNT)) for c in candidates]
     with pytest.raises(InputError, match="too long"):
         legacy_name_chain(everywhere)
+
+
+def test_channels_end_with_the_last_that_shows_a_disc():
+    evidence = np.zeros((3, DISC_COUNT))
+    evidence[:, 1:7] = [[0.9, 0.03, 0, 0, 0, 0], [0.5, 0.01, 0.8, 0, 0, 0], [0.1, 0.02, 0.3, 0.05, 0.04, 0]]
+    candidates = [Candidate(np.zeros(3), 0.9, row) for row in evidence]
+    assert legacy_channels(candidates) == [[0, 1], [0, 2], [1]]  # C2/C3, C3/C4 although weak, C4/C5
+    assert legacy_channels([]) == []
+    assert legacy_channels([Candidate(np.zeros(3), 0.9, np.full(DISC_COUNT, 0.05))]) == []
