@@ -9,7 +9,7 @@ of the coefficients: sum_y g(x - y) (d'c(y))^2 = d' [sum_y g(x - y) c(y) c(y)'] 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,11 +118,8 @@ def _compressed(curves: np.ndarray, mtt_s: np.ndarray, delay_s: np.ndarray) -> D
 def fit(curves: torch.Tensor, dictionary: Dictionary) -> ModelFit:
     """Fit curves (n, t), each on its own."""
     atoms, project = dictionary.atoms.to(curves).T, dictionary.project.to(curves)
-    parts = []
-    for part in chunks(curves, atoms.shape[1]):
-        coefficients = part @ project
-        parts.append(_refined(coefficients @ atoms, coefficients, dictionary))
-    return _joined(parts, curves)
+    coefficients = (part @ project for part in chunks(curves, atoms.shape[1]))
+    return _gathered((_refined(part @ atoms, part, dictionary) for part in coefficients), curves)
 
 
 def fit_pooled(curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[torch.Tensor], torch.Tensor]) -> ModelFit:
@@ -143,18 +140,26 @@ def fit_pooled(curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[tor
     twice = torch.where(row == column, 1.0, 2.0).to(curves)
     atoms = dictionary.atoms.to(curves)
     pairs = (atoms[:, row] * atoms[:, column] * twice).T.contiguous()
-    parts = [
+    parts = (
         _refined((m @ pairs).clamp(min=0).sqrt(), c, dictionary)
         for m, c in zip(*(chunks(values, pairs.shape[1]) for values in (moments, coefficients)))
-    ]
-    return _joined(parts, curves)
+    )
+    return _gathered(parts, curves)
 
 
-def _joined(parts: list[ModelFit], curves: torch.Tensor) -> ModelFit:
-    names = ("cbv", "mtt_s", "delay_s", "explained")
-    if not parts:
-        return ModelFit(*(curves.new_zeros(0) for _ in names))
-    return ModelFit(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+def _gathered(parts: Iterable[ModelFit], curves: torch.Tensor) -> ModelFit:
+    """The parts one after the other, each written where it belongs as it comes.
+
+    Kept in a list, the small results would lie between the large values that are freed, and memory could not be used
+    again: gigabytes at a whole brain.
+    """
+    whole, start = ModelFit(*curves.new_empty(4, len(curves))), 0
+    for part in parts:
+        stop = start + len(part.cbv)
+        for name in ("cbv", "mtt_s", "delay_s", "explained"):
+            getattr(whole, name)[start:stop] = getattr(part, name)
+        start = stop
+    return whole
 
 
 def _refined(scores: torch.Tensor, coefficients: torch.Tensor, dictionary: Dictionary) -> ModelFit:
