@@ -87,7 +87,7 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget):
         from NeuraxisLib.scene_panel import ModulePanel
 
         self.logic = HemorrhageSegLogic()
-        self._panel = ModulePanel(self, self.logic)
+        self._panel = ModulePanel(self, self.logic, TASK_NAME)
         self.ui = self._panel.ui
         self._models = ModelChooser(self.ui)
         self._results = ResultPanel(self.ui, TASK_NAME, overlay="entropy")
@@ -114,6 +114,10 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget):
     def cleanup(self):
         """Called when the panel goes: nothing is left running."""
         self._panel.cleanup()
+
+    def source(self):
+        """The volume whose result the panel shows."""
+        return self._parameterNode.inputVolume
 
     def preselect(self):
         """Choose the first volume that can be computed on."""

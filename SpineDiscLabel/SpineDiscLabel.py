@@ -92,7 +92,7 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         from SpineDiscLabelLib.panel_points import PointPanel
 
         self.logic = SpineDiscLabelLogic()
-        self._panel = ModulePanel(self, self.logic)
+        self._panel = ModulePanel(self, self.logic, "discs")
         self.ui = self._panel.ui
         self.ui.suffixComboBox.addItems(["T2w", "T1w"])
         self._models = ModelChooser(self.ui)
@@ -157,10 +157,10 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         parameters, ui, idle = self._parameterNode, self.ui, not self._panel.run.is_running
         self._models.choose(parameters.modelName)
         self._panel.refreshStart(self._whyNot(), _("Find and name the discs in this spine MR."))
-        nodes, chain = self.logic.resultNodes(self._source()), self._chain()
+        nodes, chain = self.logic.resultNodes(self.source()), self._chain()
         self._points.follow(nodes.get("points"))
         self._discs.refresh(chain, nodes, parameters.overlayOpacity if parameters.overlayVisible else None)
-        there = idle and self.logic.resultFolder(self._source()) is not None
+        there = idle and self.logic.resultFolder(self.source()) is not None
         ui.saveReportButton.enabled = ui.openFolderButton.enabled = there
         ui.exportButton.enabled = ui.bidsButton.enabled = chain is not None and bool(chain.state.points)
 
@@ -170,15 +170,16 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         if not self.logic.models():
             return _("No model is installed; see the Neuraxis module.")
         second = self._parameterNode.secondVolume
-        if second is not None and second is self._source():
+        if second is not None and second is self.source():
             return _("The second contrast is the same volume; choose another one or none.")
-        return scene.why_unsuitable(self._source()) or (scene.why_unsuitable(second) if second is not None else "")
+        return scene.why_unsuitable(self.source()) or (scene.why_unsuitable(second) if second is not None else "")
 
-    def _source(self):
+    def source(self):
+        """The volume whose result the panel shows, or None."""
         return self._parameterNode.inputVolume
 
     def _chain(self):
-        return self.logic.chain(self._source())
+        return self.logic.chain(self.source())
 
     def _answer(self, act, done=""):
         """Do something that may be refused with one sentence, and say that sentence, or what was done."""
@@ -268,11 +269,11 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         """Copy the report to where the user wants it, with all corrections."""
         target = qt.QFileDialog.getSaveFileName(self.parent, _("Save report"), "disc_report.html", "HTML (*.html)")
         if target:
-            self._answer(lambda: self._panel.copyReport(self.logic.correctedFolder(self._source()), target))
+            self._answer(lambda: self._panel.copyReport(self.logic.correctedFolder(self.source()), target))
 
     def onOpenFolder(self, checked=False):
         """Open the result folder in the file browser, with all corrections."""
-        self._answer(lambda: self._panel.openFolder(self.logic.correctedFolder(self._source())))
+        self._answer(lambda: self._panel.openFolder(self.logic.correctedFolder(self.source())))
 
     def onExport(self, checked=False):
         """Write points, table or labels, as the chosen name says."""
@@ -281,7 +282,7 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         target = qt.QFileDialog.getSaveFileName(self.parent, _("Export discs"), "discs.mrk.json", file_filter())
         if target:
             back = self._parameterNode.backwardMm
-            self._answer(lambda: self.logic.export(self._source(), target, back), _("Exported."))
+            self._answer(lambda: self.logic.export(self.source(), target, back), _("Exported."))
 
     def onExportBids(self, checked=False):
         """Write the labels into a BIDS data set."""
@@ -290,7 +291,7 @@ class SpineDiscLabelWidget(ScriptedLoadableModuleWidget):
         if dataset:
             options = {"subject": parameters.subject, "session": parameters.session, "reviewed": parameters.reviewed}
             options |= {"suffix": self.ui.suffixComboBox.currentText, "backward_mm": parameters.backwardMm}
-            self._answer(lambda: self.logic.exportBids(self._source(), dataset, **options), _("Exported."))
+            self._answer(lambda: self.logic.exportBids(self.source(), dataset, **options), _("Exported."))
 
 
 class SpineDiscLabelLogic(ScriptedLoadableModuleLogic):

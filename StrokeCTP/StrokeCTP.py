@@ -107,7 +107,7 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         from StrokeCTPLib.panel_vessels import VesselPanel
 
         self.logic = StrokeCTPLogic()
-        self._panel = ModulePanel(self, self.logic)
+        self._panel = ModulePanel(self, self.logic, TASK_NAME)
         self.ui = self._panel.ui
         self._models = ModelChooser(self.ui, without=_("Threshold rules, no network"))
         self._maps, self._curves, self._lesions = MapViews(self.ui), CurvePanel(self.ui), LesionPanel(self.ui)
@@ -190,10 +190,10 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         computed = idle and frames and "table measurements" in nodes
         ui.placeArteryButton.enabled = ui.placeVeinButton.enabled = computed
         ui.findVesselsButton.enabled = computed and bool(parameters.artery or parameters.vein)
-        there = idle and self.logic.resultFolder(source) is not None
-        ui.saveReportButton.enabled = ui.openFolderButton.enabled = there
+        ui.saveReportButton.enabled = ui.openFolderButton.enabled = idle and bool(self.logic.resultFolder(source))
 
-    def _source(self):
+    def source(self):
+        """The volume whose result the panel shows, or None."""
         from StrokeCTPLib.panel_choice import source_of
 
         return source_of(self._parameterNode)
@@ -217,7 +217,7 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
 
     def onLayout(self, checked=False):
         """All maps side by side, or the layout before."""
-        source = self._source()
+        source = self.source()
         self._maps.show_side_by_side(source, self.logic.resultNodes(source), bool(checked))
         self.refresh()
 
@@ -229,7 +229,7 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
     def onCurveTimer(self):
         """Show curve and values of the voxel under the mouse."""
         if self._parameterNode is not None:
-            source = self._source()
+            source = self.source()
             self._curves.follow_mouse(source, self._parameterNode, self.logic.resultNodes(source))
 
     # -- runs ---------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
 
     def onPlace(self, vessel, request, checked=False):
         """The next click in a view is the artery, or the vein."""
-        self._vessels.place(vessel, self._source())
+        self._vessels.place(vessel, self.source())
         self._panel.say(request)
 
     def onVesselChosen(self, vessel, voxel):
@@ -263,11 +263,11 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         """Copy the report to where the user wants it; bring it up to date first if thresholds were changed."""
         target = qt.QFileDialog.getSaveFileName(self.parent, _("Save report"), "perfusion_report.html", "HTML (*.html)")
         if target:
-            self._upToDate(lambda shown=None: self._panel.copyReport(self.logic.resultFolder(self._source()), target))
+            self._upToDate(lambda shown=None: self._panel.copyReport(self.logic.resultFolder(self.source()), target))
 
     def onOpenFolder(self, checked=False):
         """Open the result folder in the file browser, brought up to date first."""
-        self._upToDate(lambda shown=None: self._panel.openFolder(self.logic.resultFolder(self._source())))
+        self._upToDate(lambda shown=None: self._panel.openFolder(self.logic.resultFolder(self.source())))
 
     def _upToDate(self, then):
         if self.logic.isUpToDate(self._parameterNode):

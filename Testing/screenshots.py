@@ -117,7 +117,7 @@ def photograph_stroke(application, folder: Path) -> None:
     widget.ui.nihssSpinBox.value, widget.ui.ageSpinBox.value, widget.ui.hoursSpinBox.value = 14, 71, 7.0
     run(application, widget)
     size_views(application)
-    source = widget._source()
+    source = widget.source()
     scene_views.align(LAYOUT, source, scene_frames.array_of(widget.logic.resultNodes(source)["map cbf"]) != 0)
     k, j, i = np.argwhere(truth == 2).mean(axis=0).round()
     place = (scene.ijk_to_world(source) @ [i, j, k, 1])[:3]

@@ -26,25 +26,30 @@ class ModulePanel(VTKObservationMixin):
     """The common part of a module's Widget, which makes it in ``setup`` and hands its life on to it.
 
     Args:
-        widget: the module's Widget. It gives ``refresh()``, ``preselect()`` (choose what is not chosen yet), and
-            ``follow()`` and ``unfollow()`` (what it observes while it is open).
+        widget: the module's Widget. It gives ``refresh()``, ``source()`` (the volume whose result it shows, or None),
+            ``preselect()`` (choose what is not chosen yet), and ``follow()`` and ``unfollow()`` (what it observes
+            while it is open).
         logic: of the module, with ``getParameterNode``, ``poll``, ``cancel``, ``stop``, ``missingPackages``,
-            ``installPackages`` and ``startFolder``; its parameter node has a ``device``.
+            ``installPackages``, ``resultFolder`` and ``startFolder``; its parameter node has a ``device``.
+        task: name of the module's task.
 
     Attributes:
         ui: the widgets of the module's .ui file, by name.
         parameterNode: what they are bound to; None while the module is closed.
         run: the :class:`~NeuraxisLib.run_panel.RunPanel`.
+        task: name of the module's task.
+        sections: what :meth:`add` put below the module's own widgets.
     """
 
-    def __init__(self, widget: Any, logic: Any):
+    def __init__(self, widget: Any, logic: Any, task: str):
         VTKObservationMixin.__init__(self)
         top = slicer.util.loadUI(widget.resourcePath(f"UI/{widget.moduleName}.ui"))
         widget.layout.addWidget(top)
         self.ui = slicer.util.childWidgetVariables(top)
         top.setMRMLScene(slicer.mrmlScene)
-        self._widget, self._logic = widget, logic
+        self._widget, self._logic, self.task = widget, logic, task
         self.parameterNode = self._guiTag = None
+        self.sections: list[Any] = []
         self._batchRuns = False  # a batch needs no scene
         self._timer = qt.QTimer()
         self._timer.interval = POLL_INTERVAL_MS
@@ -57,6 +62,17 @@ class ModulePanel(VTKObservationMixin):
         self.ui.batchButton.connect("clicked(bool)", self.onBatch)
         self.ui.installButton.connect("clicked(bool)", self.onInstall)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
+
+    def add(self, section: Any) -> Any:
+        """Put a section below the module's own widgets and keep it in step with them; returns it.
+
+        A section serves several modules. It has a ``top`` (its widget), ``refresh(volume, folder)``, called whenever
+        the panel is refreshed with the volume whose result is shown and the folder of that result (either None), and
+        ``leave()``, called when the module is left or the scene goes.
+        """
+        self._widget.layout.addWidget(section.top)
+        self.sections.append(section)
+        return section
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -101,6 +117,8 @@ class ModulePanel(VTKObservationMixin):
             self.parameterNode.disconnectGui(self._guiTag)
             self.removeObserver(self.parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
             self._widget.unfollow()
+            for section in self.sections:
+                section.leave()
         self.parameterNode = parameterNode
         if parameterNode is not None:
             self._guiTag = parameterNode.connectGui(self.ui)
@@ -111,6 +129,10 @@ class ModulePanel(VTKObservationMixin):
         """Let the widget say what the parameter node and the scene hold, if it is open."""
         if self.parameterNode is not None:
             self._widget.refresh()
+            volume = self._widget.source()
+            folder = self._logic.resultFolder(volume)
+            for section in self.sections:
+                section.refresh(volume, folder)
 
     # -- what every panel shows ---------------------------------------------------------------------------------
 

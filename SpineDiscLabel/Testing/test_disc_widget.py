@@ -62,7 +62,7 @@ def settle():
 
 def points(widget):
     """The point list of the result."""
-    return widget.logic.resultNodes(widget._source())["points"]
+    return widget.logic.resultNodes(widget.source())["points"]
 
 
 def names(widget):
@@ -187,7 +187,7 @@ def test_progress_and_cancel(widget, client):
     widget.ui.cancelButton.click()
     widget._panel.run.on_timer()
     assert widget.ui.statusLabel.text == "Cancelled; nothing was changed." and widget.ui.applyButton.enabled
-    assert widget.logic.chain(widget._source()) is None
+    assert widget.logic.chain(widget.source()) is None
 
 
 def test_failure_is_one_sentence(application, widget, client):  # noqa: F811
@@ -242,7 +242,7 @@ def test_this_disc_is_renames_all_and_undo_redo(widget, client):
 
 def test_dragging_a_point_moves_the_measures_along_and_is_one_step(widget, client):
     run(widget, client)
-    node, chain = points(widget), widget.logic.chain(widget._source())
+    node, chain = points(widget), widget.logic.chain(widget.source())
     before, seen = number(widget, "Length of the chain"), []
     for _ in drag(node, 0, (0, 0, 2), (0, 0, 5), (0, 0, 8)):
         seen.append(number(widget, "Length of the chain"))

@@ -51,7 +51,7 @@ def test_a_segmentation_excludes_too_and_the_result_s_own_does_not(widget, clien
     widget.ui.excludeSelector.setCurrentNode(drawn)
     assert "no segment" in widget.ui.applyButton.toolTip
     slicer.util.updateSegmentBinaryLabelmapFromArray(
-        phantom().core.astype(np.uint8), drawn, drawn.GetSegmentation().AddEmptySegment(), widget._source()
+        phantom().core.astype(np.uint8), drawn, drawn.GetSegmentation().AddEmptySegment(), widget.source()
     )
     drawn.GetSegmentation().AddEmptySegment()  # nothing was drawn in it yet
     widget._panel.refresh()

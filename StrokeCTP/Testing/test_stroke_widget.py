@@ -48,7 +48,7 @@ def run(widget, client):
 
 def nodes(widget):
     """Part -> node of the result."""
-    return widget.logic.resultNodes(widget._source())
+    return widget.logic.resultNodes(widget.source())
 
 
 def rows(view):
@@ -79,7 +79,7 @@ def volume_ml(widget, label):
     segmentation = nodes(widget)["labels"]
     if segmentation.GetSegmentation().GetSegment(f"Segment_{label}").GetRepresentation("Binary labelmap") is None:
         return 0.0
-    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, f"Segment_{label}", widget._source())
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, f"Segment_{label}", widget.source())
     return float(mask.sum(axis=(1, 2)) @ phantom().frames.voxel_volumes_ml)
 
 
@@ -168,7 +168,7 @@ def point_at(widget, voxel_kji):
 
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     k, j, i = voxel_kji
-    position = (scene.ijk_to_world(widget._source()) @ [i, j, k, 1])[:3]
+    position = (scene.ijk_to_world(widget.source()) @ [i, j, k, 1])[:3]
     crosshair.SetCursorPositionRAS(position)
     return position
 
@@ -203,7 +203,7 @@ def click(node, widget, voxel_kji):
     from NeuraxisLib import scene
 
     k, j, i = voxel_kji
-    node.AddControlPointWorld(*(scene.ijk_to_world(widget._source()) @ [i, j, k, 1])[:3])
+    node.AddControlPointWorld(*(scene.ijk_to_world(widget.source()) @ [i, j, k, 1])[:3])
 
 
 @pytest.mark.parametrize("vessel", ["Artery", "Vein"])
@@ -235,7 +235,7 @@ def test_dragging_the_artery_s_point_chooses_it_too(widget, client):
     points = nodes(widget)["points"]
     index = points.GetControlPointIndexByLabel("Artery (AIF)")
     k, j, i = (int(v) for v in np.argwhere(phantom().tissue == 6)[-1])
-    points.SetNthControlPointPositionWorld(index, *(scene.ijk_to_world(widget._source()) @ [i, j, k, 1])[:3])
+    points.SetNthControlPointPositionWorld(index, *(scene.ijk_to_world(widget.source()) @ [i, j, k, 1])[:3])
     points.InvokeEvent(points.PointEndInteractionEvent)
     assert client.handle.job.options["artery"] == f"{k},{j},{i}" and "vein" not in client.handle.job.options
 
