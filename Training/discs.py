@@ -27,7 +27,7 @@ from Training.simulation.spine_bank import PaintedSpine, paint_spine
 from Training.store import Store
 
 #: Every so many painted spines one is straight and smooth, as averaged templates are.
-STRAIGHT_EVERY = 7
+STRAIGHT_EVERY = 5
 #: Share of the painted samples that come from real label maps, where there are any.
 _FROM_LABELS = 0.2
 #: What a model file says a peak must reach to be a disc; from 0.2 to 0.4 nothing changed on training-side cases.
