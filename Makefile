@@ -44,6 +44,8 @@ benchmark: $(VENV)/.ready-test
 	$(BIN)/python Testing/benchmarks/benchmark_inference.py
 	$(BIN)/python Testing/benchmarks/benchmark_perfusion.py
 	$(BIN)/python Testing/benchmarks/benchmark_frames.py
+	$(BIN)/python Testing/benchmarks/benchmark_discs.py
+	$(BIN)/python Testing/benchmarks/benchmark_naming.py
 
 screenshots: $(VENV)/.ready-test
 	$(BIN)/python Testing/screenshots.py

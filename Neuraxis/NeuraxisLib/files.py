@@ -86,7 +86,10 @@ def read_volume(
 
 def _check_dimensions(volume: Volume, dimensions: int, name: str) -> None:
     if volume.array.ndim == 4 and dimensions == 3:
-        raise InputError(f"'{name}' has {len(volume.array)} time frames; this task takes one three-dimensional image.")
+        raise InputError(
+            f"'{name}' has {len(volume.array)} time frames, and this task takes one three-dimensional image; choose or "
+            "export one of them."
+        )
     if volume.array.ndim == 3 and dimensions == 4:
         raise InputError(f"'{name}' is a single three-dimensional image; this task takes a time series.")
 

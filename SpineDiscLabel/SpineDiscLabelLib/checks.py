@@ -14,6 +14,8 @@ COARSEST_PIXEL_MM = 2.5
 MOST_OBLIQUE_DEG = 35.0
 #: No MR has such values on both sides; every CT has them.
 AIR_HU, BONE_HU = -500, 300
+#: A label map has fewer values than this, an MR has more even in a part of its pixels.
+FEWEST_VALUES = 32
 #: No spine is shorter than two discs.
 SMALLEST_FIELD_MM = 30.0
 
@@ -25,7 +27,7 @@ def require_spine_mr(volume: Volume) -> None:
         volume: as read; its unit and ``meta["modality"]`` are believed where a reader has set them.
 
     Raises:
-        InputError: several time points, two-dimensional, CT or another modality, empty, not numbers.
+        InputError: several time points, two-dimensional, CT or another modality, empty, not numbers, a label map.
         GeometryError: not acquired sagittally, or oblique.
     """
     array = volume.array
@@ -40,6 +42,9 @@ def require_spine_mr(volume: Volume) -> None:
         raise InputError(f"The image has {bad} {noun} not a number (NaN or infinite); export the MR again.")
     if array.min() == array.max():
         raise InputError(f"All voxels of the image have the same value ({array.flat[0]:g}); choose another series.")
+    values = len(np.unique(array[:, ::3, ::3]))
+    if values < FEWEST_VALUES and not np.any(array % 1):
+        raise InputError(f"The image holds {values} whole numbers only, as a label map does; choose the MR itself.")
     _require_sagittal(volume)
 
 

@@ -91,6 +91,7 @@ def hounsfield() -> np.ndarray:
         (replace(GOOD, array=np.stack([GOOD.array, GOOD.array]), frame_times_s=np.arange(2.0)), "2 time points"),
         (replace(GOOD, array=np.where(GOOD.array == 7, np.nan, GOOD.array)), "not a number"),
         (replace(GOOD, array=np.full_like(GOOD.array, 3)), "same value"),
+        (replace(GOOD, array=(GOOD.array > GOOD.array.mean()).astype(np.float32)), "2 whole numbers only"),
     ],
 )
 def test_other_images_are_refused(volume: Volume, words: str):

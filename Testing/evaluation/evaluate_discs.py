@@ -195,7 +195,9 @@ def published_table(truth: dict[str, dict], results: dict[str, Result]) -> list[
         for name, result in results.items()
         if result.points
     ]
-    lines = [f"{'rule':10} {'DTT mm':>8} {'median':>8} {'SD':>6} {'FNR %':>7} {'FPR %':>7}"]
+    left_out = len(truth) - len(pairs)
+    lines = [f"{len(pairs)} scans" + (f"; {left_out} more gave no point and are left out" if left_out else "")]
+    lines.append(f"{'rule':10} {'DTT mm':>8} {'median':>8} {'SD':>6} {'FNR %':>7} {'FPR %':>7}")
     for rule in RULES if pairs else ():
         s = published_scores(pairs, rule)
         lines.append(
