@@ -1,0 +1,201 @@
+"""How near to this machine's limits the shipped networks run: FLOPs, bytes, roofline, and their share of the task.
+
+    python Testing/benchmarks/roofline.py [--rounds 3] [--threads 1] [--markdown FILE]
+
+Two ceilings are measured first: the most operations a second that a 3 x 3 convolution reaches here, in float32 and in
+bfloat16, and the bytes a second that a copy moves. Then every starter does its whole task on a real or simulated scan,
+as every door runs it. Its forward passes are timed where they happen; in one more run their operations are counted
+(2 for a multiplication with its addition) and the bytes that go through memory if no layer is fused with the next (its
+weights, its output written and read again; layers before a skip are read twice).
+
+A network can reach ``min(peak, operations / byte * bandwidth)``, a bound that caches may raise. *Fraction* is what it
+reaches of that bound. *Of the peak* is what it reaches of the convolution's ceiling alone. "Elsewhere" is the part of
+the task that is no network: geometry, brain or maps, resampling, measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / name) for name in ("", "Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel")]
+
+from NeuraxisLib.atomic import atomic_write  # noqa: E402
+from NeuraxisLib.files import read_volume  # noqa: E402
+from NeuraxisLib.inference import Predictor  # noqa: E402
+from NeuraxisLib.models import find_model, load_model  # noqa: E402
+from NeuraxisLib.process import keep_freed_memory  # noqa: E402
+from NeuraxisLib.task import Progress, get_task  # noqa: E402
+from Training.simulation.ctp_stroke_phantom import stroke_phantom  # noqa: E402
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+#: Channels and side of the convolutions whose best rate is the peak.
+PROBES = ((64, 192), (128, 96), (256, 48))
+COPIED_FLOATS = 64 * 2**20
+#: Starter -> its task.
+STARTERS = {
+    "hemorrhage-drunet-starter": "hemorrhage",
+    "hemorrhage-slexnet-starter": "hemorrhage",
+    "stroke-starter": "stroke",
+    "discs-hourglass-starter": "discs",
+}
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this machine can do: operations a second by precision, bytes a second."""
+
+    peak: dict[str, float]
+    bandwidth: float
+
+    def bound(self, precision: str, intensity: float) -> float:
+        """Operations a second that code of so many operations per byte can reach."""
+        return min(self.peak[precision], intensity * self.bandwidth)
+
+
+@dataclass
+class Meter:
+    """What the forward passes of a task took: calls, seconds, the precision they settled on."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    precision: str = "float32"
+    moved_bytes: float = 0.0
+    weights: set[int] = field(default_factory=set)
+
+    def layer(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Count the bytes of one layer: its weights, and its output written and read."""
+        if any(True for _ in module.children()) or not isinstance(output, torch.Tensor):
+            return
+        size = output.element_size()
+        self.moved_bytes += 2 * output.numel() * size + sum(p.numel() * size for p in module.parameters())
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """Time every forward pass of any predictor meanwhile."""
+    meter, forward = Meter(), Predictor._forward
+
+    def timed(self: Predictor, images: Any, precision: str) -> torch.Tensor:
+        start = time.perf_counter()
+        values = forward(self, images, precision)
+        meter.seconds += time.perf_counter() - start
+        meter.calls, meter.precision = meter.calls + 1, precision
+        return values
+
+    Predictor._forward = timed
+    try:
+        yield meter
+    finally:
+        Predictor._forward = forward
+
+
+def best_seconds(run: Callable[[], Any], rounds: int) -> float:
+    """The shortest of ``rounds`` times after one that warms up."""
+    run()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@torch.inference_mode()
+def measure_ceilings(rounds: int) -> Ceilings:
+    """The ceilings of this machine with the threads that PyTorch has."""
+    peak = {}
+    for name, kind in PRECISIONS.items():
+        rates = []
+        for channels, side in PROBES:
+            layer = nn.Conv2d(channels, channels, 3, padding=1).to(kind, memory_format=torch.channels_last)
+            x = torch.randn(1, channels, side, side).to(kind, memory_format=torch.channels_last)
+            rates.append(2 * 9 * channels**2 * side**2 / best_seconds(lambda layer=layer, x=x: layer(x), 5 * rounds))
+        peak[name] = max(rates)
+    source, target = torch.ones(COPIED_FLOATS), torch.empty(COPIED_FLOATS)
+    return Ceilings(peak, 2 * 4 * COPIED_FLOATS / best_seconds(lambda: target.copy_(source), 2 * rounds))
+
+
+def whole_task(starter: str) -> Callable[[], Any]:
+    """The task of a starter on its scan, as every door runs it, without reading and writing files."""
+    name = STARTERS[starter]
+    task = get_task(name)
+    inputs = {
+        "hemorrhage": lambda: {"ct": read_volume(task.resources / "SampleData" / "head_ct_hemorrhage.nrrd")},
+        "stroke": lambda: {"perfusion": stroke_phantom(noise_hu=5.0).frames},
+        "discs": lambda: {"mr": read_volume(task.resources / "SampleData" / "lumbar_spine_mr.nrrd")},
+    }[name]()
+    model, options = load_model(find_model(task, starter), name), task.options_type(device="cpu")
+    return lambda: task.run(inputs, model, options, Progress())
+
+
+def measure(starter: str, ceilings: Ceilings, rounds: int) -> dict[str, Any]:
+    """One row: what a starter computes and moves, how long that takes, and what the machine would allow."""
+    run = whole_task(starter)
+    run()  # precision is settled, kernels are warm
+    task_s, network_s, calls, precision = float("inf"), float("inf"), 0, ""
+    for _ in range(rounds):
+        with metered() as meter:
+            start = time.perf_counter()
+            run()
+            task_s = min(task_s, time.perf_counter() - start)
+        network_s, calls, precision = min(network_s, meter.seconds), meter.calls, meter.precision
+    counter = Meter()
+    hook = nn.modules.module.register_module_forward_hook(counter.layer)
+    try:
+        with FlopCounterMode(display=False) as flops:
+            run()
+    finally:
+        hook.remove()
+    operations, moved = flops.get_total_flops(), counter.moved_bytes
+    rate, bound = operations / network_s, ceilings.bound(precision, operations / moved)
+    return {
+        "Model": starter, "Precision": precision, "Passes": calls, "GFLOP": f"{operations / 1e9:.1f}",
+        "MB moved": f"{moved / 1e6:.0f}", "FLOP/byte": f"{operations / moved:.0f}", "GFLOP/s": f"{rate / 1e9:.0f}",
+        "Bound GFLOP/s": f"{bound / 1e9:.0f}", "Fraction": f"{rate / bound:.2f}",
+        "Of the peak": f"{rate / ceilings.peak[precision]:.2f}", "Network [s]": f"{network_s:.2f}",
+        "Task [s]": f"{task_s:.2f}", "Elsewhere": f"{1 - network_s / task_s:.0%}",
+    }  # fmt: skip
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Measure the ceilings, then every starter, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--markdown", type=Path, help="file for the table")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    ceilings = measure_ceilings(options.rounds)
+    head = (
+        f"{options.threads} thread(s): convolutions reach {ceilings.peak['float32'] / 1e9:.0f} GFLOP/s in float32 and "
+        f"{ceilings.peak['bfloat16'] / 1e9:.0f} in bfloat16, a copy {ceilings.bandwidth / 1e9:.0f} GB/s."
+    )
+    print(head, flush=True)
+    table = as_markdown([measure(starter, ceilings, options.rounds) for starter in STARTERS])
+    print(table)
+    if options.markdown:
+        with atomic_write(options.markdown) as temporary:
+            temporary.write_text(f"{head}\n\n{table}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
