@@ -35,6 +35,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
+from NeuraxisLib.cli_dicom import write_dicom
 from NeuraxisLib.cli_labels import write_disc_labels
 from NeuraxisLib.cli_maps import write_dicom_maps
 from NeuraxisLib.cli_models import models_group
@@ -67,6 +68,7 @@ def make_app() -> typer.Typer:
     app.add_typer(models_group(), name="models")
     app.command("info")(show_info)
     app.command("maps")(write_dicom_maps)
+    app.command("dicom")(write_dicom)
     app.command("labels")(write_disc_labels)
     add_training_commands(app)
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ _MARGIN_MM = 5.0
 #: What every DICOM image has, if only empty.
 _EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
           "StudyTime", "ReferringPhysicianName")  # fmt: skip
+_SEXES = ("", "M", "F", "O")
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -52,10 +54,13 @@ def source_images(folder: str | os.PathLike, volume: Volume, progress: Progress 
         )
     chosen = min(fits, key=lambda fit: fit[:2])[2]
     places = {tuple(np.round(header.position, 1)): header for header in reversed(chosen.headers)}
-    paths = dict.fromkeys(header.path for header in sorted(places.values(), key=_height))
-    if chosen.headers[0].frames > 1:
-        paths = dict.fromkeys([chosen.headers[0].path])
-    images = [_header(path) for path in paths]
+    headers = [chosen.headers[0]] if chosen.headers[0].frames > 1 else sorted(places.values(), key=_height)
+    return images_of(headers)
+
+
+def images_of(headers: Sequence[SliceHeader]) -> list[Dataset]:
+    """Data sets, without pixels, of the files that slices lie in, in their order; all in one frame of reference."""
+    images = [_header(path) for path in dict.fromkeys(header.path for header in headers)]
     if any("FrameOfReferenceUID" not in image for image in images):  # old files; their places agree all the same
         made_up = generate_uid()
         for image in images:
@@ -90,4 +95,6 @@ def _header(path: Path) -> Dataset:
     for word in _EMPTY:
         if word not in dataset:
             setattr(dataset, word, "")
+    if str(dataset.PatientSex) not in _SEXES:  # no code of DICOM, so that writers refuse it
+        dataset.PatientSex = ""
     return dataset

@@ -20,13 +20,13 @@ from pydicom.uid import generate_uid
 
 from NeuraxisLib import __version__
 from NeuraxisLib.atomic import atomic_write
+from NeuraxisLib.dicom_export_header import MANUFACTURER, require_highdicom, with_notice
 from NeuraxisLib.dicom_geometry import lay_out
 from NeuraxisLib.dicom_headers import read_headers
-from NeuraxisLib.errors import DependencyError, InputError
+from NeuraxisLib.errors import InputError
 from NeuraxisLib.volume import Volume
 
 PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
-MANUFACTURER = "Neuraxis"
 _SHORT, _LONG = 16, 64
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
@@ -102,7 +102,7 @@ def write_parametric_map(
     images = list(source_images) if source_images else unknown_source(volume)
     array = np.ascontiguousarray(volume.array, np.float32)
     made = _parametric_map(volume, array, quantity, images, window, series_number)
-    made.SeriesDescription = quantity.title[:_LONG]
+    made.SeriesDescription = with_notice(quantity.title)
     if "ContentCreatorName" not in made:  # must be there, may be empty
         made.ContentCreatorName = ""
     if getattr(images[0], "is_stand_in", False):
@@ -114,10 +114,7 @@ def write_parametric_map(
 
 
 def _parametric_map(volume, array, quantity, images, window, series_number: int) -> Dataset:
-    try:
-        import highdicom as hd
-    except ImportError as error:
-        raise DependencyError("Writing DICOM maps needs the Python package highdicom; install it.") from error
+    hd = require_highdicom()
     from pydicom.sr.coding import Code
 
     known = array[np.isfinite(array)]

@@ -47,30 +47,33 @@ def render_report(result: Result, table: LabelTable) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number_text, "mm": "{:.2f}".format}
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(**report_content(result, table), interval_text=interval_text, ramp=css_ramp())
+
+
+def report_content(result: Result, table: LabelTable) -> dict[str, Any]:
+    """What the report says, whatever page it is put on; arguments as :func:`render_report`."""
     overlay = _overlay(result)
-    notes = list(dict.fromkeys(m.note for m in result.measurements if m.note))
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        title=f"{result.task.capitalize()} report",
-        headline=result.measurements[0] if result.measurements else None,
-        scale=_interval_scale(result.measurements[0]) if result.measurements else None,
-        measurements=result.measurements,
-        notes=notes,
-        coverage=f"{COVERAGE:.0%}",
-        interval_text=interval_text,
-        tables=[t for t in (*result.tables.values(), _point_table(result.points)) if t.rows],
-        plots=[view for plot in result.curves.values() if (view := curve_view(plot)) is not None],
-        warnings=result.warnings,
-        figures=_figures(result, table, overlay),
-        overlay=overlay,
-        ramp=css_ramp(),
-        legend=[(label.name, css_color(label.color)) for label in table] if result.labels is not None else [],
-        window=_window_text(result),
-        provenance=_rows(result.provenance),
-        image=_image_rows(result),
-        notice=RESEARCH_USE_NOTICE,
-        version=__version__,
-        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-    )
+    return {
+        "title": f"{result.task.capitalize()} report",
+        "headline": result.measurements[0] if result.measurements else None,
+        "scale": _interval_scale(result.measurements[0]) if result.measurements else None,
+        "measurements": result.measurements,
+        "notes": list(dict.fromkeys(m.note for m in result.measurements if m.note)),
+        "coverage": f"{COVERAGE:.0%}",
+        "tables": [t for t in (*result.tables.values(), _point_table(result.points)) if t.rows],
+        "plots": [view for plot in result.curves.values() if (view := curve_view(plot)) is not None],
+        "warnings": result.warnings,
+        "figures": _figures(result, table, overlay),
+        "overlay": overlay,
+        "legend": [(label.name, css_color(label.color)) for label in table] if result.labels is not None else [],
+        "window": _window_text(result),
+        "provenance": _rows(result.provenance),
+        "image": _image_rows(result),
+        "notice": RESEARCH_USE_NOTICE,
+        "version": __version__,
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    }
 
 
 # -- numbers --------------------------------------------------------------------------------------------------
