@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuraxisLib.errors import InputError
+from NeuraxisLib.series_rule import SeriesRule
 from NeuraxisLib.task import Progress, Task
 from NeuraxisLib.uncertainty_methods import CHOICES
 
@@ -86,4 +87,8 @@ TASK = Task(
     resources=Path(__file__).resolve().parent / "Resources",
     run=_run,
     originals="HemorrhageSegLib.networks.originals:ORIGINALS",
+    series=SeriesRule(
+        "CT", "axial", least_slices=8, thickness_mm=(0.4, 8.0), soft_kernel=True, no_contrast=True,
+        avoided=("bone", "angio", "perfusion"),
+    ),
 )

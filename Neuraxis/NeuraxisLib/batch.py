@@ -1,164 +1,399 @@
-"""Many cases through a worker, one after the other: a bad one stops no other, and Cancel keeps what is finished."""
+"""The one batch runner: cases from any source through any workers, with a ledger in the output folder.
+
+The command line, the panels and the Python console all drive this class. A batch can be killed at any moment and run
+again: what is finished is not done twice (same input, model and options), nothing is half written, and a changed
+input is done again. A bad case stops no other; one whose worker dies is tried once more, after all others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from NeuraxisLib.errors import NeuraxisError
-from NeuraxisLib.files import is_image_file
+from NeuraxisLib import batch_record
+from NeuraxisLib.batch_cases import Case, folder_names, merged_options
+from NeuraxisLib.batch_entry import (
+    RUNNING,
+    WAITING,
+    CaseOutcome,
+    Entry,
+    digest_of,
+    main_input,
+    model_digest,
+    recipe,
+    summary,
+)  # fmt: skip
+from NeuraxisLib.batch_ledger import Ledger
+from NeuraxisLib.batch_local import CANCELLED, DONE, FAILED, PROGRESS, CaseEvent, CaseJob
+from NeuraxisLib.errors import (
+    CancelledError,
+    DependencyError,
+    InputError,
+    NeuraxisError,
+    OutputError,
+    WorkerError,
+    WorkerStartError,
+)
+from NeuraxisLib.input_digest import input_stamp, read_ahead
+from NeuraxisLib.process import as_user_error
 from NeuraxisLib.result_folder import RESULT_FILE
+from NeuraxisLib.task import get_task
 
-_SUFFIXES = (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+__all__ = ["Batch", "CaseOutcome", "Entry", "summary"]
 
-
-@dataclass(frozen=True)
-class CaseOutcome:
-    """How one case of a batch ended.
-
-    Attributes:
-        file: the input.
-        folder: its result folder; None if it failed.
-        error: the sentence that says why it failed; empty if it did not.
-    """
-
-    file: Path
-    folder: Path | None
-    error: str = ""
+#: A case is given to a worker this often; more only helps what would fail again.
+ATTEMPTS = 2
+#: The tables are brought up to date this often while cases run.
+TABLE_EVERY_S = 60.0
+#: How long one poll may look at cases that are finished already, so that a panel stays alive.
+_LOOK_S = 0.05
+#: Less free space than this after a failed write means a full disk.
+_FULL_BYTES = 16 << 20
 
 
-class BatchRun:
-    """Cases through a worker client; looks to a panel like the handle of one run.
+class Batch:
+    """Cases through workers; looks to a panel like the handle of one run. Poll it, or wait.
 
     Args:
-        client: a :class:`~NeuraxisLib.worker_client.WorkerClient`; polling it moves the batch on.
-        make_job: makes the job of (input, result folder).
-        files: images, or folders with one case each.
-        output: folder that gets one result folder for each of them.
-        on_progress: called before each case with (index from 0, count, file name).
+        task: name of the task.
+        cases: what to run.
+        output: folder that gets one result folder for each case, the tables, the report and the ledger.
+        workers: :class:`~NeuraxisLib.batch_local.LocalWorkers` or others of its kind.
+        model, options, device, allow_gaps: of every case.
+        retry_failed: whether cases that failed before are tried again although nothing about them has changed.
+        on_case: called with an :class:`Entry` whenever its status changes.
+        on_progress: called before each case with (index from 0, count, name of the input).
         on_done: called at the end with the list of outcomes.
-        on_cancelled: called once a case was cancelled; what was finished before stays.
+        on_failed: called with the error that stopped the whole batch.
+        on_cancelled: called once a cancel is through; what was finished before stays.
 
     Raises:
-        WorkerError: the first case cannot be begun, so that none can.
+        NeuraxisError: the options, the model or the output folder cannot be used.
 
     Attributes:
-        outcomes: of the cases that are finished.
-        state: "running", "done" or "cancelled".
+        entries: one per case, in order.
+        state: "running", "paused", "done", "cancelled" or "stopped" (no case can be computed: see ``failure``).
+        failure: why it was stopped.
+        notes: sentences about what could not be written beside the results.
     """
-
-    seconds_left = None
 
     def __init__(
         self,
-        client: Any,
-        make_job: Callable[[Path, Path], Any],
-        files: Iterable[str | Path],
+        task: str,
+        cases: Iterable[Case],
         output: str | Path,
+        workers: Any,
+        *,
+        model: str = "",
+        options: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        allow_gaps: bool = False,
+        retry_failed: bool = False,
+        on_case: Callable[[Entry], None] | None = None,
         on_progress: Callable[[int, int, str], None] | None = None,
         on_done: Callable[[list[CaseOutcome]], None] | None = None,
+        on_failed: Callable[[NeuraxisError], None] | None = None,
         on_cancelled: Callable[[], None] | None = None,
     ):
-        self._client, self._make_job, self._output = client, make_job, Path(output)
-        self._files, self._taken = [Path(file) for file in files], set()
-        self._on_progress, self._on_done, self._on_cancelled = on_progress, on_done, on_cancelled
-        self.outcomes: list[CaseOutcome] = []
-        self.state = "running"
-        self._case: Any = None
-        self._next()
+        self.task, self._workers, self._output = get_task(task), workers, Path(output).absolute()
+        self._model, self._options, self._device, self._gaps = model, dict(options or {}), device, allow_gaps
+        self._retry = retry_failed
+        self._on_case, self._on_progress = on_case or (lambda entry: None), on_progress
+        self._on_done, self._on_failed, self._on_cancelled = on_done, on_failed, on_cancelled
+        self._model_sha256 = model_digest(self.task, model)
+        recipe(self.task, self._model_sha256, self._options, None, allow_gaps)  # raises for options that do not fit
+        cases = list(cases)
+        folders = folder_names(case.name for case in cases)
+        self.entries = [Entry(case, self._output / folders[case.name]) for case in cases]
+        self.failure: NeuraxisError | None = None
+        self.notes: list[str] = []
+        self._ledger = Ledger(self._output)
+        self._begin(self.entries)
+
+    # -- state ------------------------------------------------------------------------------------------------
+
+    @property
+    def output(self) -> Path:
+        """The output folder."""
+        return self._output
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self.state in ("done", "cancelled", "stopped")
+
+    def count(self, status: str) -> int:
+        """How many cases have a status."""
+        return sum(entry.status == status for entry in self.entries)
 
     @property
     def fraction(self) -> float:
         """Progress, 0 to 1, over all cases."""
-        of_case = self._case.fraction if self._case is not None else 0.0
-        return (len(self.outcomes) + of_case) / max(len(self._files), 1)
+        self._update_progress()
+        finished = self.count(DONE) + self.count(FAILED)
+        return (finished + sum(entry.fraction for entry in self._running.values())) / max(len(self.entries), 1)
 
     @property
     def stage(self) -> str:
-        """Which case it is at, and what is done with it."""
-        number, count = len(self.outcomes), len(self._files)
-        if self._case is None or number == count:
-            return ""
-        return f"Case {number + 1} of {count}, {self._files[number].name}: {self._case.stage}"
+        """Which case it is at and what is done with it, or how many are under way."""
+        self._update_progress()
+        finished, count = self.count(DONE) + self.count(FAILED), len(self.entries)
+        if len(self._running) == 1:
+            entry = next(iter(self._running.values()))
+            return f"Case {finished + 1} of {count}, {entry.case.name}: {entry.stage}"
+        return f"{finished} of {count} cases, {len(self._running)} under way" if self._running else ""
 
-    def cancel(self) -> None:
-        """Cancel the case under way and begin no other."""
-        if self._case is not None:
-            self._client.cancel(self._case)
+    @property
+    def cases_per_hour(self) -> float | None:
+        """Cases finished per hour in this run; None before the first."""
+        seconds = self._seconds_running()
+        return 3600 * self._computed / seconds if self._computed and seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the end at the speed so far; None before the first case is finished."""
+        rate = self.cases_per_hour
+        left = sum(entry.status in (WAITING, RUNNING) for entry in self.entries)
+        return None if not rate else 3600 * left / rate
+
+    @property
+    def outcomes(self) -> list[CaseOutcome]:
+        """Of the finished cases, in order."""
+        return [
+            CaseOutcome(main_input(entry.case), entry.folder if entry.status == DONE else None, entry.error)
+            for entry in self.entries
+            if entry.status in (DONE, FAILED)
+        ]
+
+    # -- control ----------------------------------------------------------------------------------------------
+
+    def poll(self, patience_s: float = 0.0) -> None:
+        """Hear what the workers say and give them more; a timer calls this, :meth:`wait` does it for scripts."""
+        if self.is_finished:
+            return
+        try:
+            for event in self._workers.poll(patience_s):
+                self._handle(event)
+            self._fill()
+            if time.monotonic() - self._table_at > TABLE_EVERY_S:
+                self.write_tables()
+        except OutputError as error:  # the ledger itself
+            self._stop(error)
+        self._end_if_through()
 
     def wait(self) -> list[CaseOutcome]:
-        """Poll until the end; the outcomes, or CancelledError."""
-        while self.state == "running":
-            case = self._case
-            try:
-                self._client.wait(case)
-            except NeuraxisError:
-                if self.state == "cancelled":
-                    raise
+        """Poll until the end; the outcomes.
+
+        Raises:
+            CancelledError: it was cancelled; what was finished stays.
+            NeuraxisError: no case can be computed (no worker, no model, full disk).
+        """
+        while not self.is_finished:
+            self.poll(0.1)
+        if self.state == "cancelled":
+            raise CancelledError("Cancelled; the results of finished cases were kept.")
+        if self.failure is not None:
+            raise self.failure
         return self.outcomes
 
-    def _next(self) -> None:
-        """Begin the next case that can be begun; the end if there is none."""
-        while len(self.outcomes) < len(self._files):
-            file = self._files[len(self.outcomes)]
-            if self._on_progress:
-                self._on_progress(len(self.outcomes), len(self._files), file.name)
+    def pause(self) -> None:
+        """Begin no other case; those under way are finished."""
+        if self.state == "running":
+            self.state, self._paused_at = "paused", time.monotonic()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        if self.state == "paused":
+            self.state = "running"
+            self._paused_s += time.monotonic() - self._paused_at
+
+    def cancel(self) -> None:
+        """Cancel what is under way and begin no other; poll until :attr:`is_finished`."""
+        self._cancelling = True
+        self._waiting.clear()
+        self._workers.cancel()
+
+    def retry_failed(self) -> None:
+        """Try the failed cases again, while the batch runs or after it has ended."""
+        failed = [entry for entry in self.entries if entry.status == FAILED]
+        for entry in failed:
+            entry.status, entry.attempts, entry.record, entry.earlier = WAITING, 0, {}, False
+            self._on_case(entry)
+        if not self.is_finished:
+            self._retried |= {id(entry) for entry in failed}
+            self._waiting.extend(failed)
+            return
+        self._ledger = Ledger(self._output)
+        self._begin([entry for entry in self.entries if entry.status == WAITING])
+        self._retried = {id(entry) for entry in failed}
+
+    def close(self) -> None:
+        """Let go of the workers and the ledger; cases under way are dropped."""
+        self._workers.close()
+        self._ledger.close()
+
+    def write_tables(self, report: bool = False) -> None:
+        """Write cases.csv, cases.parquet and, at the end, report.html; what fails is said in ``notes``."""
+        from NeuraxisLib.batch_table import write_tables
+
+        self._table_at = time.monotonic()
+        self.notes = write_tables(self, self._output, report)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _begin(self, entries: list[Entry]) -> None:
+        self.state, self._cancelling = "running", False
+        self._waiting, self._running = deque(entries), {}
+        self._retried: set[int] = set()
+        self._computed, self._paused_s, self._paused_at = 0, 0.0, 0.0
+        self._started, self._table_at, self._number = time.monotonic(), time.monotonic(), 0
+        self._stop_after_output = 0
+
+    def _seconds_running(self) -> float:
+        paused = self._paused_s + (time.monotonic() - self._paused_at if self.state == "paused" else 0.0)
+        return time.monotonic() - self._started - paused
+
+    def _update_progress(self) -> None:
+        for number, entry in self._running.items():
+            entry.fraction, entry.stage = self._workers.progress_of(number)
+
+    def _fill(self) -> None:
+        """Give waiting cases to free workers, and pass over those that are finished already."""
+        until = time.monotonic() + _LOOK_S
+        while self.state == "running" and self._waiting and self._workers.free > 0 and not self._cancelling:
+            entry = self._waiting.popleft()
             try:
-                job = self._make_job(file, self._output / free_name(file, self._taken))
-                self._case = self._client.run(job, None, self._done, self._failed, self._cancelled)
-                return
+                if not self._known(entry):
+                    self._submit(entry)
+                    if self._waiting:
+                        read_ahead(self._waiting[0].case.inputs)
+            except OutputError:
+                raise
+            except (NeuraxisError, OSError) as error:
+                self._failed(entry, as_user_error(error))
+            if time.monotonic() > until:
+                break
+
+    def _known(self, entry: Entry) -> bool:
+        """Whether the case is finished already; then its record is taken over."""
+        case = entry.case
+        if case.fault:
+            raise InputError(case.fault)
+        options = merged_options(case, self._options)
+        entry.recipe = recipe(self.task, self._model_sha256, options, case.series, self._gaps)
+        entry.stamp = input_stamp(case.inputs)
+        if entry.attempts or id(entry) in self._retried:
+            return False
+        record = self._ledger.records.get(case.name, {})
+        entry.folder = self._output / record.get("folder", entry.folder.name)
+        if record.get("recipe") == entry.recipe and self._is_same_input(entry, record):
+            if record["state"] == FAILED and not self._retry:
+                return self._take(entry, record)
+            if record["state"] == DONE and (entry.folder / RESULT_FILE).is_file():
+                return self._take(entry, record)
+        return self._adopted(entry)
+
+    def _is_same_input(self, entry: Entry, record: Mapping[str, Any]) -> bool:
+        if record.get("stamp") == entry.stamp:
+            return True
+        return bool(record.get("input_sha256")) and digest_of(entry.case) == record["input_sha256"]
+
+    def _adopted(self, entry: Entry) -> bool:
+        """A result that was complete when a kill came before its line in the ledger."""
+        mark = batch_record.mark_of(entry.folder)
+        if mark.get("recipe") != entry.recipe or mark.get("input_sha256") != digest_of(entry.case):
+            return False
+        self._finish(entry, batch_record.done_record(entry, 0.0))
+        entry.earlier = True
+        self._computed -= 1
+        return True
+
+    def _take(self, entry: Entry, record: dict[str, Any]) -> bool:
+        if record.get("stamp") != entry.stamp:
+            record = {**record, "stamp": entry.stamp}
+            self._ledger.add(record)
+        entry.record, entry.status, entry.earlier = record, record["state"], True
+        self._on_case(entry)
+        return True
+
+    def _submit(self, entry: Entry) -> None:
+        case = entry.case
+        if self._on_progress:
+            self._on_progress(self.entries.index(entry), len(self.entries), main_input(case).name or case.name)
+        job = CaseJob(
+            self.task.name, case.inputs, str(entry.folder), self._model, merged_options(case, self._options),
+            self._device, case.series, self._gaps, entry.recipe,
+        )  # fmt: skip
+        self._number += 1
+        self._workers.submit(self._number, job)
+        entry.attempts += 1
+        entry.status, entry.begun, entry.fraction, entry.stage = RUNNING, time.monotonic(), 0.0, "Starting"
+        self._running[self._number] = entry
+        self._on_case(entry)
+
+    def _handle(self, event: CaseEvent) -> None:
+        if event.kind == PROGRESS:
+            entry = self._running.get(event.number)
+            if entry is not None:
+                entry.fraction, entry.stage = event.fraction, event.stage
+                self._on_case(entry)
+            return
+        entry = self._running.pop(event.number)
+        entry.fraction = 0.0
+        if event.kind == CANCELLED:
+            entry.status = WAITING
+            self._on_case(entry)
+        elif event.kind == DONE:
+            entry.folder = event.folder
+            try:
+                self._finish(entry, batch_record.done_record(entry, time.monotonic() - entry.begun))
+            except OutputError:
+                raise
             except NeuraxisError as error:
-                if self._case is None:
-                    raise  # not even one can be begun
-                self.outcomes.append(CaseOutcome(file, None, str(error)))
-        self._case, self.state = None, "done"
-        if self._on_done:
-            self._on_done(self.outcomes)
+                self._failed(entry, error)
+        else:
+            self._failed(entry, event.error)
 
-    def _done(self, folder: Path) -> None:
-        self.outcomes.append(CaseOutcome(self._files[len(self.outcomes)], folder))
-        self._next()
+    def _failed(self, entry: Entry, error: NeuraxisError) -> None:
+        entry.status = WAITING
+        if isinstance(error, (WorkerStartError, DependencyError)) or (
+            isinstance(error, OutputError) and batch_record.free_bytes(self._output) < _FULL_BYTES
+        ):
+            self._stop(error)  # the others would fail alike
+            self._on_case(entry)
+        elif isinstance(error, WorkerError) and entry.attempts < ATTEMPTS and not self._cancelling:
+            self._waiting.append(entry)  # after all others, when nothing else needs the memory
+            self._on_case(entry)
+        else:
+            seconds = time.monotonic() - entry.begun if entry.begun else 0.0
+            self._finish(entry, batch_record.failed_record(entry, error, seconds))
 
-    def _failed(self, error: Exception) -> None:
-        self.outcomes.append(CaseOutcome(self._files[len(self.outcomes)], None, str(error)))
-        self._next()
+    def _finish(self, entry: Entry, record: dict[str, Any]) -> None:
+        self._ledger.add(record)
+        entry.record, entry.status = record, record["state"]
+        self._computed += 1
+        self._on_case(entry)
 
-    def _cancelled(self) -> None:
-        self._case, self.state = None, "cancelled"
-        if self._on_cancelled:
+    def _stop(self, error: NeuraxisError) -> None:
+        self.failure = self.failure or error
+        self.cancel()
+
+    def _end_if_through(self) -> None:
+        if self.is_finished or self._running or self._waiting:
+            return
+        if self.failure is not None:
+            self.state = "stopped"
+        else:
+            self.state = "cancelled" if self._cancelling else "done"
+        self.write_tables(report=True)
+        self._ledger.close()
+        self._workers.close()
+        if self.state == "stopped" and self._on_failed:
+            self._on_failed(self.failure)
+        elif self.state == "cancelled" and self._on_cancelled:
             self._on_cancelled()
-
-
-def cases_in(folder: str | Path, output: str | Path) -> list[Path]:
-    """What lies in a folder and may be a case, by name: image files and folders; no results, nothing hidden."""
-    output = Path(output).resolve()
-    found = [path for path in sorted(Path(folder).iterdir()) if not path.name.startswith(".")]
-    return [path for path in found if is_image_file(path) or (path.is_dir() and _is_case(path, output))]
-
-
-def summary(outcomes: list[CaseOutcome]) -> str:
-    """One line on how a batch ended, and on the first case that failed."""
-    failed = [outcome for outcome in outcomes if outcome.folder is None]
-    line = f"{len(outcomes) - len(failed)} of {len(outcomes)} cases are done."
-    if failed:
-        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        line += f" Failed: '{failed[0].file.name}'{others}: {failed[0].error}"
-    return line
-
-
-def free_name(file: Path, taken: set[str]) -> str:
-    """A folder name from the file's, without its image suffixes; numbered where two files share it."""
-    name = file.name
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    candidate, number = name, 2
-    while candidate.lower() in taken:
-        candidate, number = f"{name}_{number}", number + 1
-    taken.add(candidate.lower())
-    return candidate
-
-
-def _is_case(folder: Path, output: Path) -> bool:
-    return folder.resolve() != output and not (folder / RESULT_FILE).is_file() and any(folder.iterdir())
+        elif self.state == "done" and self._on_done:
+            self._on_done(self.outcomes)

@@ -1,4 +1,4 @@
-"""The command line: ``neuraxis TASK INPUT OUTPUT``, ``neuraxis models [import]``, ``neuraxis info FILE``.
+"""The command line: ``neuraxis TASK INPUT OUTPUT``, ``neuraxis batch CASES OUTPUT``, ``neuraxis models [import]``.
 
 And ``neuraxis prepare|train|evaluate|simulate``, which have exit statuses of their own (:mod:`cli_training`).
 
@@ -15,7 +15,8 @@ Exit codes, for scripts; they do not change:
 7     the result cannot be written
 8     a Python package is missing
 9     memory ran out
-130   cancelled with Ctrl-C (143 by SIGTERM); nothing was written
+10    a batch has ended, but some of its cases failed
+130   cancelled with Ctrl-C (143 by SIGTERM); nothing was written, but for finished cases of a batch
 ====  =====================================================================
 
 An error is one sentence on stderr. Results go to stdout, progress to stderr.
@@ -36,6 +37,7 @@ import typer
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
 from NeuraxisLib.cli_dicom import write_dicom
+from NeuraxisLib.cli_batch import run_batch
 from NeuraxisLib.cli_labels import write_disc_labels
 from NeuraxisLib.cli_maps import write_dicom_maps
 from NeuraxisLib.cli_models import models_group
@@ -66,6 +68,7 @@ def make_app() -> typer.Typer:
         task = get_task(name)
         app.command(name, help=f"{task.title}. Writes a result folder with report.html.")(task_command(task))
     app.add_typer(models_group(), name="models")
+    app.command("batch")(run_batch)
     app.command("info")(show_info)
     app.command("maps")(write_dicom_maps)
     app.command("dicom")(write_dicom)

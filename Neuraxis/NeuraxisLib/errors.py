@@ -55,6 +55,10 @@ class WorkerError(NeuraxisError):
     code = "worker"
 
 
+class WorkerStartError(WorkerError):
+    """The computing process cannot be started at all, whatever it would have computed."""
+
+
 class CancelledError(NeuraxisError):
     """The user cancelled; not a failure."""
 

@@ -69,11 +69,11 @@ def _curve_rows(plot: CurvePlot) -> tuple[list[str], list[tuple]]:
 def _write_csv(path: Path, heads: Iterable[str], rows: Iterable[Iterable]) -> None:
     with open(path, "x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([_cell(head) for head in heads])
-        writer.writerows([_cell(value) for value in row] for row in rows)
+        writer.writerow([csv_cell(head) for head in heads])
+        writer.writerows([csv_cell(value) for value in row] for row in rows)
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """A CSV cell; words that a spreadsheet would run as a formula get an apostrophe in front (OWASP)."""
     if isinstance(value, str):
         return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

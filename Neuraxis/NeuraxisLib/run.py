@@ -20,6 +20,7 @@ from typing import Any
 from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import InputError, NeuraxisError, OutputError
 from NeuraxisLib.exchange import SUFFIX, read_exchange
+from NeuraxisLib.input_digest import input_digest
 from NeuraxisLib.process import as_user_error
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import check_replaceable, write_result
@@ -45,6 +46,7 @@ def run_case(
     series: str | None = None,
     allow_gaps: bool = False,
     models: ModelCache | None = None,
+    recipe: str = "",
 ) -> Result:
     """Read the inputs, run the task, write the result folder; nothing is left behind if any of it fails.
 
@@ -60,6 +62,7 @@ def run_case(
         series: DICOM series (its key) of the main input, where a folder holds several.
         allow_gaps: measure a DICOM series although slices are missing; the result carries a warning.
         models: models already read; None reads afresh.
+        recipe: what a batch knows its results by; goes into the provenance with a digest of the input, if given.
 
     Raises:
         NeuraxisError: with one sentence for the user; every other exception is turned into one.
@@ -74,10 +77,12 @@ def run_case(
         check_output(output)
         remove_leftovers(output)
         model_file = (models or ModelCache()).get(task, model) if model or task.needs_model else None
+        mark = {"recipe": recipe, "input_sha256": input_digest(inputs)} if recipe and _are_there(inputs) else {}
         given = read_inputs(task, inputs, chosen, series, allow_gaps, progress.part(*_READ))
         result = task.run(given, model_file, chosen, progress.part(*_COMPUTE))
         volumes = [value for value in given.values() if isinstance(value, Volume)]
         result.warnings[:0] = [warning for volume in volumes for warning in volume.meta.get("warnings", ())]
+        result.provenance |= mark
         del given, volumes  # a whole acquisition, which writing does not need
         writing = progress.part(*_WRITE)
         writing(0.0, "Writing the result")
@@ -88,6 +93,11 @@ def run_case(
     except Exception as error:
         raise as_user_error(error) from error
     return result
+
+
+def _are_there(inputs: Mapping[str, str | Path]) -> bool:
+    """Whether all inputs exist; the reader says in words which does not."""
+    return all(os.path.exists(path) for path in inputs.values())
 
 
 # -- input ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from NeuraxisLib import RESEARCH_USE_NOTICE
-from NeuraxisLib.batch import cases_in, summary
+from NeuraxisLib.batch import summary
+from NeuraxisLib.batch_cases import cases_in
 from NeuraxisLib.panel import device_choices
 from NeuraxisLib.run_panel import RunPanel
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from NeuraxisLib import result_folder, scene
-from NeuraxisLib.batch import BatchRun, CaseOutcome
+from NeuraxisLib.batch import Batch, CaseOutcome
+from NeuraxisLib.batch_cases import cases_of_files
+from NeuraxisLib.batch_local import LocalWorkers
 from NeuraxisLib.errors import InputError, NeuraxisError
+from NeuraxisLib.task import get_task
 from NeuraxisLib.volume import Volume
 
 #: Attribute of a result's measurement table that tells which run made it.
@@ -30,6 +33,7 @@ class SceneRuns:
     def __init__(self, task: str, input_name: str, make_client: Callable[[], Any]):
         self._task, self._input, self._make_client = task, input_name, make_client
         self._client: Any = None
+        self._batch: Batch | None = None
         self._handles: dict[str, Any] = {}  # mark on the result nodes -> handle whose folder holds their files
 
     @property
@@ -113,28 +117,41 @@ class SceneRuns:
         on_done: Callable[[list[CaseOutcome]], None] | None = None,
         on_failed: Callable[[Exception], None] | None = None,
         on_cancelled: Callable[[], None] | None = None,
-    ) -> list[CaseOutcome] | BatchRun:
+    ) -> list[CaseOutcome] | Batch:
         """Run the task on files, one result folder each below ``output``; a bad case does not stop the rest.
+
+        What is finished there already, of the same input with the same model and options, is not done again.
 
         Args:
             files: images or DICOM folders.
             on_progress: called before each case with (index from 0, count, file name).
-            on_failed: never called, as the failures of cases are among the outcomes.
+            on_failed: called with what stopped the whole batch; the failures of cases are among the outcomes.
 
         Returns:
             With ``wait``, the outcomes; without, the handle of the batch, whose end :meth:`poll` reports.
 
         Raises:
             CancelledError: with ``wait``, the user cancelled; what was finished stays.
-            WorkerError: the worker cannot be started.
+            NeuraxisError: options, model or output folder cannot be used, or the worker cannot be started.
         """
-        from NeuraxisLib.worker_client import Job
-
-        def job_of(file: Path, folder: Path) -> Job:
-            return Job(self._task, {self._input: file}, model, options, device, folder)
-
-        batch = BatchRun(self.client, job_of, files, output, on_progress, on_done, on_cancelled)
-        return batch.wait() if wait else batch
+        task = get_task(self._task)
+        self._batch = Batch(
+            self._task,
+            cases_of_files(files, task),
+            output,
+            LocalWorkers(lambda: self.client, shared=True),
+            model=model,
+            options=options,
+            device=device,
+            on_progress=on_progress,
+            on_done=on_done,
+            on_failed=on_failed,
+            on_cancelled=on_cancelled,
+        )
+        if wait:
+            return self._batch.wait()
+        self._batch.poll()
+        return self._batch
 
     @staticmethod
     def take_callbacks(given: dict[str, Any]) -> list[Callable | None]:
@@ -143,12 +160,14 @@ class SceneRuns:
 
     def poll(self) -> None:
         """Deliver what the worker has said; for a timer."""
+        if self._batch is not None:
+            self._batch.poll()
         if self._client is not None:
             self._client.poll()
 
     def cancel(self, handle: Any) -> None:
         """Cancel a run, or a batch of them."""
-        if isinstance(handle, BatchRun):
+        if isinstance(handle, Batch):
             handle.cancel()
         else:
             self.client.cancel(handle)
@@ -157,7 +176,9 @@ class SceneRuns:
         """End the worker and remove its private files; a later run starts afresh."""
         if self._client is not None:
             self._client.stop()
-        self._client = None
+        if self._batch is not None:
+            self._batch.close()
+        self._client = self._batch = None
         self._handles.clear()
 
     def result_folder(self, node: Any) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuraxisLib.errors import CancelledError, InputError
+from NeuraxisLib.series_rule import SeriesRule
 
 if TYPE_CHECKING:
     from NeuraxisLib.result import Result
@@ -69,6 +70,7 @@ class Task:
         optional: inputs that may be missing; the main one never is.
         needs_model: whether the task cannot run without a model file. One that can gets None unless a model is named.
         rules: published rules that ``evaluate`` compares models with and that are no models.
+        series: which DICOM series of a study a batch takes.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Task:
     optional: frozenset[str] = frozenset()
     needs_model: bool = True
     rules: tuple[str, ...] = ()
+    series: SeriesRule = field(default_factory=SeriesRule)
 
     def reader(self, name: str) -> Callable[..., Any] | None:
         """The function that reads an input; None where it is a plain 3-D image."""

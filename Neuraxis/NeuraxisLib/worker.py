@@ -123,6 +123,8 @@ class Worker:
                 request["output"],
                 progress,
                 series=request.get("series"),
+                allow_gaps=request.get("allow_gaps", False),
+                recipe=request.get("recipe", ""),
                 models=self._models,
             )
         except CancelledError:

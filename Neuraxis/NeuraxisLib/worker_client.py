@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuraxisLib.atomic import output_error
-from NeuraxisLib.errors import CancelledError, NeuraxisError, WorkerError
+from NeuraxisLib.errors import CancelledError, NeuraxisError, WorkerError, WorkerStartError
 from NeuraxisLib.exchange import SUFFIX, write_exchange
 from NeuraxisLib.process import error_of_code
 from NeuraxisLib.run import remove_leftovers
@@ -56,6 +56,8 @@ class Job:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         output: folder for the result; None for a private one that :meth:`WorkerClient.release` removes.
         series: DICOM series to take where a folder holds several.
+        allow_gaps: measure a DICOM series although slices are missing.
+        recipe: what a batch knows its results by; written into the result with a digest of the input, if given.
     """
 
     task: str
@@ -65,6 +67,8 @@ class Job:
     device: str = "auto"
     output: str | Path | None = None
     series: str | None = None
+    allow_gaps: bool = False
+    recipe: str = ""
 
 
 class RunHandle:
@@ -338,7 +342,7 @@ class WorkerClient:
         if handle._kill_at is not None:
             self._finish_cancelled(handle)
         else:
-            handle.error = WorkerError(sentence)
+            handle.error = WorkerError(sentence) if process.pid else WorkerStartError(sentence)
             handle._end("failed", "failed", handle.error)
 
     def _begin_next(self) -> None:

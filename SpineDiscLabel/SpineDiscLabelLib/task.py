@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from NeuraxisLib.errors import InputError
+from NeuraxisLib.series_rule import SeriesRule
 from NeuraxisLib.task import Progress, Task
 
 if TYPE_CHECKING:
@@ -67,4 +68,8 @@ TASK = Task(
     resources=Path(__file__).resolve().parent / "Resources",
     run=_run,
     originals="SpineDiscLabelLib.networks.originals:ORIGINALS",
+    series=SeriesRule(
+        "MR", "sagittal", least_slices=5, thickness_mm=(0.5, 6.0), wished=("T2",),
+        avoided=("STIR", "DWI", "ADC", "MYELO", "SURVEY", "LOC"),
+    ),
 )

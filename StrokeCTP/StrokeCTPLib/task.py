@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuraxisLib.errors import InputError
+from NeuraxisLib.series_rule import SeriesRule
 from NeuraxisLib.task import Progress, Task
 from StrokeCTPLib.mismatch import Patient
 from StrokeCTPLib.threshold_rules import THRESHOLD_RULES
@@ -158,4 +159,5 @@ TASK = Task(
     optional=frozenset({"exclude"}),
     needs_model=False,
     rules=tuple(THRESHOLD_RULES),
+    series=SeriesRule("CT", whole_study=True),
 )

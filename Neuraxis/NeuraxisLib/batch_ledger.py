@@ -1,0 +1,100 @@
+"""The ledger of a batch: one line of JSON per finished case in the output folder, so that a batch can go on.
+
+Each line is written at once and flushed to the disk; a line that a kill has cut off is passed over. A result that was
+complete but not yet in the ledger is known by what its result.json says of its input (``recipe``, ``input_sha256``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from NeuraxisLib.atomic import output_error
+from NeuraxisLib.errors import OutputError
+
+LEDGER_FILE = "batch.jsonl"
+
+
+class Ledger:
+    """Records of finished cases, the newest of each; held by one batch at a time.
+
+    Args:
+        output: folder of the batch; made if it is not there.
+
+    Raises:
+        OutputError: it cannot be written to, or another batch is writing to it.
+    """
+
+    def __init__(self, output: Path):
+        self.records: dict[str, dict[str, Any]] = {}
+        self._path = output / LEDGER_FILE
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO | None = open(self._path, "a+b")  # noqa: SIM115 - closed in close()
+        except OSError as error:
+            raise output_error(error, output.name) from error
+        if not _locked(self._file):
+            self._file.close()
+            raise OutputError(
+                f"Another batch is writing to '{output.name}'; wait for its end or choose another folder."
+            )
+        self._read()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append the record of one case (its name under ``case``) and flush it to the disk.
+
+        Raises:
+            OutputError: the disk is full or gone.
+        """
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise output_error(error, LEDGER_FILE) from error
+        self.records[record["case"]] = dict(record)
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        whole = True
+        for line in self._file:
+            whole = line.endswith(b"\n")
+            try:
+                record = json.loads(line)
+                self.records[record["case"]] = record
+            except (ValueError, KeyError, TypeError):
+                continue
+        if not whole:  # cut off by a kill: what follows begins a line of its own
+            self._file.write(b"\n")
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Whether this process now holds the lock; the system lets go of it however the process ends."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        try:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a disk that knows no locks
+        return True
+    return True

@@ -1,0 +1,122 @@
+"""The record of a finished case: what the ledger keeps of it and what the tables of the batch show."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from NeuraxisLib.batch_cases import Case
+from NeuraxisLib.errors import InputError, NeuraxisError
+from NeuraxisLib.result_folder import RESULT_FILE
+
+
+def done_record(entry: Any, seconds: float) -> dict[str, Any]:
+    """The ledger's line for a case whose result folder is complete.
+
+    Args:
+        entry: of the batch; its ``folder`` holds the result.
+        seconds: from giving it to a worker to the end of writing.
+
+    Raises:
+        InputError: the folder does not hold a readable result.
+    """
+    document = _document(entry.folder)
+    provenance = document.get("provenance") or {}
+    return {
+        **_common(entry, "done", seconds),
+        "input_sha256": provenance.get("input_sha256", ""),
+        "values": values(document.get("measurements") or []),
+        "warnings": list(document.get("warnings") or []),
+        "version": document.get("neuraxis_version", ""),
+        "model": _model_name(provenance),
+    }
+
+
+def failed_record(entry: Any, error: NeuraxisError, seconds: float) -> dict[str, Any]:
+    """The ledger's line for a case that failed, with the sentence that says why."""
+    sentence = _without_paths(str(error), entry.case)
+    if entry.attempts > 1:
+        sentence += f" (It was tried {entry.attempts} times.)"
+    return {**_common(entry, "failed", seconds), "code": error.code, "error": sentence}
+
+
+def values(measurements: list[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Column name with unit -> number; the ends of an interval have columns of their own."""
+    found: dict[str, float | None] = {}
+    for m in measurements:
+        name = f"{m['segment']}: {m['name']}" if m.get("segment") else m["name"]
+        unit = f" [{m['unit']}]" if m.get("unit") else ""
+        found[f"{name}{unit}"] = m["value"]
+        if m.get("interval"):
+            found[f"{name}, low{unit}"], found[f"{name}, high{unit}"] = m["interval"]
+    return found
+
+
+def main_value(record: Mapping[str, Any]) -> str:
+    """The first measurement of a record with its unit, such as ``"12.3 mL"``; empty if there is none."""
+    for column, value in (record.get("values") or {}).items():
+        if value is not None:
+            unit = column.rpartition("[")[2].rstrip("]") if column.endswith("]") else ""
+            number = f"{value:.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.3g}"
+            return f"{number} {unit}".strip()
+    return ""
+
+
+def mark_of(folder: Path) -> dict[str, str]:
+    """``recipe`` and ``input_sha256`` that a batch has written into a result; empty if there is no such result."""
+    try:
+        provenance = _document(folder).get("provenance") or {}
+    except InputError:
+        return {}
+    return {key: provenance[key] for key in ("recipe", "input_sha256") if key in provenance}
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def _common(entry: Any, state: str, seconds: float) -> dict[str, Any]:
+    return {
+        "case": entry.case.name,
+        "state": state,
+        "folder": entry.folder.name,
+        "recipe": entry.recipe,
+        "stamp": entry.stamp,
+        "chosen": entry.case.chosen,
+        "seconds": round(seconds, 3),
+        "attempts": entry.attempts,
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The result in '{folder.name}' cannot be read; run the case again.") from error
+    if not isinstance(document, dict):
+        raise InputError(f"The result in '{folder.name}' is damaged; run the case again.")
+    return document
+
+
+def _model_name(provenance: Mapping[str, Any]) -> str:
+    model = provenance.get("model") or ""
+    return str(model.get("name", "")) if isinstance(model, Mapping) else str(model)
+
+
+def _without_paths(sentence: str, case: Case) -> str:
+    """The sentence with file names in the place of whole paths."""
+    for value in case.inputs.values():
+        for path in [value] if isinstance(value, str) else value[:1]:
+            parent = str(Path(path).parent)
+            if len(parent) > 1:
+                sentence = sentence.replace(f"{parent}/", "").replace(f"{parent}\\", "").replace(parent, "the folder")
+    return sentence

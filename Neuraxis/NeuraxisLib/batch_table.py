@@ -1,0 +1,94 @@
+"""The tables of a batch: cases.csv, cases.parquet and report.html, each written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from NeuraxisLib.atomic import atomic_write
+from NeuraxisLib.errors import NeuraxisError
+from NeuraxisLib.result_text import csv_cell
+
+if TYPE_CHECKING:
+    from NeuraxisLib.batch import Batch
+
+CSV_FILE, PARQUET_FILE, REPORT_FILE = "cases.csv", "cases.parquet", "report.html"
+#: Columns before and after those of the measurements, with the type that Parquet gives them.
+_BEFORE = {"case": str, "status": str, "error_code": str, "error": str}
+_AFTER = {
+    "warnings": str, "series_chosen": str, "result_folder": str, "model": str, "neuraxis_version": str,
+    "attempts": int, "seconds": float, "finished": str,
+}  # fmt: skip
+
+
+def write_tables(batch: Batch, folder: Path, report: bool = False) -> list[str]:
+    """Write the tables of a batch; sentences on what could not be written, which stops nothing."""
+    heads, rows = table(batch.entries)
+    notes = []
+    steps = [
+        lambda: write_csv(folder / CSV_FILE, heads, rows),
+        lambda: write_parquet(folder / PARQUET_FILE, heads, rows),
+    ]
+    if report:
+        from NeuraxisLib.batch_report import write_report
+
+        steps.append(lambda: write_report(batch, folder / REPORT_FILE))
+    for step in steps:
+        try:
+            note = step()
+        except NeuraxisError as error:
+            note = str(error)
+        if note:
+            notes.append(note)
+    return notes
+
+
+def table(entries: Iterable[Any]) -> tuple[dict[str, type], list[dict[str, Any]]]:
+    """(column -> type, rows) of a batch; columns of measurements in the order in which cases bring them."""
+    entries = list(entries)
+    measured = {column: float for entry in entries for column in entry.record.get("values", {})}
+    return _BEFORE | measured | _AFTER, [_row(entry) for entry in entries]
+
+
+def write_csv(path: Path, heads: Mapping[str, type], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV; OutputError if they cannot be."""
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([csv_cell(head) for head in heads])
+        writer.writerows([csv_cell(row.get(head)) for head in heads] for row in rows)
+
+
+def write_parquet(path: Path, heads: Mapping[str, type], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows as Parquet; a sentence if pyarrow is not installed. OutputError if they cannot be written."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return f"{path.name} was not written, because the package pyarrow is missing; install it for Parquet tables."
+    kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64()}
+    columns = {head: pyarrow.array([row.get(head) for row in rows], kinds[kind]) for head, kind in heads.items()}
+    with atomic_write(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
+    return ""
+
+
+def _row(entry: Any) -> dict[str, Any]:
+    record = entry.record
+    done = entry.status == "done"
+    return {
+        "case": entry.case.name,
+        "status": entry.status if entry.status in ("done", "failed") else "not done",
+        "error_code": record.get("code"),
+        "error": record.get("error"),
+        **record.get("values", {}),
+        "warnings": " ".join(record.get("warnings", ())) or None,
+        "series_chosen": record.get("chosen") or entry.case.chosen or None,
+        "result_folder": entry.folder.name if done else None,
+        "model": record.get("model") or None,
+        "neuraxis_version": record.get("version") or None,
+        "attempts": record.get("attempts"),
+        "seconds": record.get("seconds"),
+        "finished": record.get("finished"),
+    }
