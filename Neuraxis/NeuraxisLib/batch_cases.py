@@ -233,13 +233,12 @@ def folder_names(names: Iterable[str]) -> dict[str, str]:
     """Case name -> name of its result folder: safe on every system, and different for different cases."""
     plain = {name: _safe(name) for name in names}
     shared = Counter(folder.casefold() for folder in plain.values())
-    taken_by_itself = {name.casefold() for name, folder in plain.items() if name == folder}
+    by_right = Counter(folder.casefold() for name, folder in plain.items() if name == folder)
     folders = {}
     for name, folder in plain.items():
-        alone = shared[folder.casefold()] == 1 or (name == folder and folder.casefold() in taken_by_itself)
+        key = folder.casefold()
+        alone = shared[key] == 1 or (name == folder and by_right[key] == 1)
         folders[name] = folder if alone and len(folder) <= _LONGEST_NAME else _marked(name, folder)
-    if len({folder.casefold() for folder in folders.values()}) < len(folders):  # names that differ in case alone
-        folders = {name: _marked(name, folder) for name, folder in plain.items()}
     return folders
 
 
