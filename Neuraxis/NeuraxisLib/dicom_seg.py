@@ -102,6 +102,21 @@ def make_segmentation(
     return made
 
 
+def sources_of(segmentation: Dataset, number: int) -> list[tuple[str, str, list[int] | None]]:
+    """The images on which a segment has voxels: (SOP class, SOP instance, frame numbers or None), as the file says."""
+    shared, found = segmentation.SharedFunctionalGroupsSequence[0], {}
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        holder = group if "SegmentIdentificationSequence" in group else shared  # there if it is the only segment
+        if holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
+            continue
+        for image in group.DerivationImageSequence[0].SourceImageSequence:
+            key = (str(image.ReferencedSOPClassUID), str(image.ReferencedSOPInstanceUID))
+            frames = found.setdefault(key, [])
+            if "ReferencedFrameNumber" in image:
+                frames.append(int(image.ReferencedFrameNumber))
+    return [(*key, frames or None) for key, frames in found.items()]
+
+
 def _description(segment: Segment, algorithm: Algorithm) -> Any:
     """Name, codes, colour and algorithm of a segment."""
     hd, label = require_highdicom(), segment.label

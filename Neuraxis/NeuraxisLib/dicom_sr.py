@@ -29,7 +29,7 @@ from NeuraxisLib.dicom_export_header import (
     require_highdicom,
     with_notice,
 )
-from NeuraxisLib.dicom_seg import Segment, code_of
+from NeuraxisLib.dicom_seg import Segment, code_of, sources_of
 from NeuraxisLib.labels import Label, LabelTable
 from NeuraxisLib.result import Landmark, Measurement, Result, Table
 from NeuraxisLib.uncertainty import COVERAGE
@@ -80,7 +80,8 @@ def make_report(
             observation_context=_observer(),
             procedure_reported=procedure,
             imaging_measurements=writer.all(segments),
-            referenced_images=images,
+            # the library describes single images; a multi-frame file stands among the evidence all the same
+            referenced_images=None if "PerFrameFunctionalGroupsSequence" in images[0] else images,
         )
         return hd.sr.Comprehensive3DSR(
             evidence=[*images, *([] if segmentation is None else [segmentation])],
@@ -154,7 +155,14 @@ class _Groups:
         }
         if self._segmentation is None:
             return sr.MeasurementsAndQualitativeEvaluations(**common)
-        region = sr.ReferencedSegment.from_segmentation(self._segmentation, segment.number)
+        region = sr.ReferencedSegment(
+            self._segmentation.SOPClassUID,
+            self._segmentation.SOPInstanceUID,
+            segment.number,
+            source_images=[
+                sr.SourceImageForSegmentation(*source) for source in sources_of(self._segmentation, segment.number)
+            ],
+        )
         return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=region, **common)
 
     def _volume_ml(self, label: Label) -> float:

@@ -103,8 +103,9 @@ def write_parametric_map(
     array = np.ascontiguousarray(volume.array, np.float32)
     made = _parametric_map(volume, array, quantity, images, window, series_number)
     made.SeriesDescription = with_notice(quantity.title)
-    if "ContentCreatorName" not in made:  # must be there, may be empty
-        made.ContentCreatorName = ""
+    for word in ("ContentCreatorName", "Laterality"):  # must be there, may be empty
+        if word not in made:
+            setattr(made, word, "")
     if getattr(images[0], "is_stand_in", False):
         _without_references(made)
     path = Path(path)

@@ -42,9 +42,11 @@ def render_pdf(result: Result, table: LabelTable) -> bytes:
         raise DependencyError("Writing the report as PDF needs the Python package reportlab; install it.") from error
     content = report_content(result, table)
     file = io.BytesIO()
+    _embed_fonts()
     document = SimpleDocTemplate(
         file, pagesize=A4, title=content["title"], author=f"Neuraxis {content['version']}",
         leftMargin=MARGIN_MM * mm, rightMargin=MARGIN_MM * mm, topMargin=MARGIN_MM * mm, bottomMargin=16 * mm,
+        initialFontName=FONT,
     )  # fmt: skip
     page = _Page(document.width)
 
@@ -56,6 +58,15 @@ def render_pdf(result: Result, table: LabelTable) -> bytes:
 
     document.build(page.story(content), onFirstPage=foot, onLaterPages=foot)
     return file.getvalue()
+
+
+def _embed_fonts() -> None:
+    """Make the fonts known that reportlab brings along; their used signs become part of the file."""
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+
+    for font in (FONT, BOLD):
+        pdfmetrics.registerFont(TTFont(font, f"{font}.ttf"))
 
 
 def shown(text: str) -> str:
@@ -73,11 +84,7 @@ class _Page:
 
     def __init__(self, width: float):
         from reportlab.lib.styles import ParagraphStyle
-        from reportlab.pdfbase import pdfmetrics
-        from reportlab.pdfbase.ttfonts import TTFont
 
-        for font in (FONT, BOLD):
-            pdfmetrics.registerFont(TTFont(font, f"{font}.ttf"))
         self.width = width
         plain = ParagraphStyle("plain", fontName=FONT, fontSize=8.5, leading=11.5, textColor=INK)
         self._styles = {
@@ -144,7 +151,9 @@ class _Page:
             if overlay:
                 pictures.append(SlicePicture(figure.view, side, with_map=True))
             words = f"{', '.join(figure.reasons).capitalize()} · {figure.position}"
-            cells.append([self._grid([pictures], [side + 1] * len(pictures), padding=0), self.text(words, "soft")])
+            cells.append(
+                [self._grid([pictures], [side + 1] * len(pictures), padding=0), self._gap(2), self.text(words, "soft")]
+            )
         rows = [[*cells[index : index + 2], ""][:2] for index in range(0, len(cells), 2)]
         legend = [f"{name} (outline)" for name, _ in content["legend"]]
         if overlay:
@@ -157,21 +166,14 @@ class _Page:
         return [*parts, self._gap(), self._grid(rows, [self.width / 2] * 2, padding=2)]
 
     def _legend(self, colours: Sequence[tuple[str, str]], words: str) -> Any:
-        """The names of what is drawn, each label with its colour before it."""
+        """The names of what is drawn, each label in its colour."""
         from reportlab.platypus import Paragraph
 
         text = escape(shown(words))
         for name, colour in colours:
-            mark = f'<font color="{colour}">■</font> ' if ord("■") in self._glyphs() else ""
             outline = f"{escape(shown(name))} (outline)"
-            text = text.replace(outline, f'{mark}<font color="{colour}">{outline}</font>', 1)
+            text = text.replace(outline, f'<font color="{colour}">{outline}</font>', 1)
         return Paragraph(text, self._styles["soft"])
-
-    @staticmethod
-    def _glyphs() -> Any:
-        from reportlab.pdfbase import pdfmetrics
-
-        return pdfmetrics.getFont(FONT).face.charToGlyph
 
     def _measurements(self, content: dict[str, Any]) -> list[Any]:
         notes, several = content["notes"], len(content["legend"]) > 1
@@ -216,10 +218,10 @@ class _Page:
         return [self.text("Image and provenance", "head"), grid]
 
     @staticmethod
-    def _gap() -> Any:
+    def _gap(points: float = 6) -> Any:
         from reportlab.platypus import Spacer
 
-        return Spacer(1, 6)
+        return Spacer(1, points)
 
     @staticmethod
     def _grid(
@@ -234,7 +236,7 @@ class _Page:
         from reportlab.platypus import Table as Grid
         from reportlab.platypus import TableStyle
 
-        style: list[tuple] = [("VALIGN", (0, 0), (-1, -1), "TOP")]
+        style: list[tuple] = [("VALIGN", (0, 0), (-1, -1), "TOP"), ("FONTNAME", (0, 0), (-1, -1), FONT)]
         style += [(f"{side}PADDING", (0, 0), (-1, -1), padding) for side in ("TOP", "BOTTOM", "RIGHT")]
         style.append(("LEFTPADDING", (0, 0), (-1, -1), 6 if box else 0))
         if lines:
