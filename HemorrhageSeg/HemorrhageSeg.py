@@ -42,20 +42,9 @@ class HemorrhageSeg(ScriptedLoadableModule):
 
 def registerSampleData():
     """Offer the bundled head CT in the Sample Data module; it works without a network."""
-    import SampleData
+    from NeuraxisLib.scene_samples import register_sample
 
-    from HemorrhageSegLib.task import TASK
-
-    file = TASK.resources / "SampleData" / "head_ct_hemorrhage.nrrd"
-    if file.is_file():
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
-            category="Neuraxis",
-            sampleName="HeadCTHemorrhage",
-            thumbnailFileName=str(Path(__file__).parent / "Resources" / "Icons" / "HemorrhageSeg.png"),
-            uris=file.as_uri(),
-            fileNames=file.name,
-            nodeNames="HeadCTHemorrhage",
-        )
+    register_sample(TASK_NAME, "head_ct_hemorrhage.nrrd", "HeadCTHemorrhage", __file__)
 
 
 @parameterNodeWrapper

@@ -41,20 +41,9 @@ class SpineDiscLabel(ScriptedLoadableModule):
 
 def registerSampleData():
     """Offer the bundled spine MR in the Sample Data module; it works without a network."""
-    import SampleData
+    from NeuraxisLib.scene_samples import register_sample
 
-    from SpineDiscLabelLib.task import TASK
-
-    file = TASK.resources / "SampleData" / "lumbar_spine_mr.nrrd"
-    if file.is_file():
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
-            category="Neuraxis",
-            sampleName="LumbarSpineMR",
-            thumbnailFileName=str(Path(__file__).parent / "Resources" / "Icons" / "SpineDiscLabel.png"),
-            uris=file.as_uri(),
-            fileNames=file.name,
-            nodeNames="LumbarSpineMR",
-        )
+    register_sample("discs", "lumbar_spine_mr.nrrd", "LumbarSpineMR", __file__)
 
 
 @parameterNodeWrapper

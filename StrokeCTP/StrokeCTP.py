@@ -39,22 +39,28 @@ class StrokeCTP(ScriptedLoadableModule):
             "<a href='https://github.com/neuraxis-project/SlicerNeuraxis'>Documentation</a>"
         )
         self.parent.acknowledgementText = _("Part of Neuraxis, tools for neuroradiology research.")
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer the bundled simulated acquisition in the Sample Data module; it works without a network."""
+    from NeuraxisLib.scene_samples import register_sample
+
+    register_sample(TASK_NAME, "simulated_ct_perfusion.seq.nrrd", "SimulatedCTPerfusion", __file__, "SequenceFile")
 
 
 @parameterNodeWrapper
 class StrokeCTPParameterNode:
     """What the panel remembers in the scene.
 
-    inputKind - "frames" or "maps".
-    frames - sequence or multi-volume with the acquisition; intervalS - seconds between frames, 0 as the node says.
+    inputKind - "frames" or "maps". frames - sequence or multi-volume; intervalS - seconds between frames, 0 as it says.
     cbfMap ... mipMap - maps of another program. colourRanges, pictureSpacing - what their files do not say.
-    modelName - chosen network; empty for threshold rules. device - where to compute.
+    modelName - network, empty for threshold rules. device - where to compute.
     nihss, ageYears, hoursSinceWell, gender (0 male, 1 female) - of the patient; -1 where unknown.
-    artery, vein - voxels "k,j,i" that the user chose; empty to find them.
+    artery, vein - voxels "k,j,i" that the user chose; empty to find them. exclude - tissue to leave out.
     family, lateS, rcbfPercent, smallestMl, smallestCoreMl - maps and rules by which lesions are drawn.
-    exclude - segmentation or label map of tissue to leave out.
-    deconvolution ... motion - how maps are computed.
-    shownMap, overlayOpacity - the map over the image.
+    deconvolution ... motion - how maps are computed. shownMap, overlayOpacity - the map over the image.
+    safeColours - colours that every eye can order, in place of the usual ones.
     """
 
     inputKind: str = "frames"
@@ -90,6 +96,7 @@ class StrokeCTPParameterNode:
     motion: str = "auto"
     shownMap: str = ""
     overlayOpacity: Annotated[float, WithinRange(0, 1)] = 0.6
+    safeColours: bool = False
 
 
 class StrokeCTPWidget(ScriptedLoadableModuleWidget):
@@ -113,8 +120,7 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         self._maps, self._curves, self._lesions = MapViews(self.ui), CurvePanel(self.ui), LesionPanel(self.ui)
         self._vessels = VesselPanel(self.onVesselChosen, self._panel.say)
         self._choices = ChoiceBoxes(self.ui, lambda: self._parameterNode)
-        self._choices.bind("familyComboBox", "family")
-        self._choices.bind("mapComboBox", "shownMap")
+        self.choose = self._choices.choose  # shows the result of another volume
         self._curveTimer = qt.QTimer()
         self._curveTimer.interval, self._curveTimer.singleShot = CURVE_INTERVAL_MS, True
         self._connectButtons()
@@ -194,11 +200,7 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
 
     def source(self):
         """The volume whose result the panel shows, or None."""
-        from StrokeCTPLib.panel_choice import source_of
-
-        return source_of(self._parameterNode)
-
-    # -- choices ------------------------------------------------------------------------------------------------
+        return self._choices.source
 
     def onModelChosen(self, index=None):
         """Another network was picked, or none."""
@@ -212,8 +214,8 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
 
     def onResetThresholds(self, checked=False):
         """The usual thresholds and clean-up again."""
-        self._parameterNode.lateS, self._parameterNode.rcbfPercent = 6.0, 30.0
-        self._parameterNode.smallestMl, self._parameterNode.smallestCoreMl = 3.0, 1.0
+        p = self._parameterNode
+        p.lateS, p.rcbfPercent, p.smallestMl, p.smallestCoreMl = 6.0, 30.0, 3.0, 1.0
 
     def onLayout(self, checked=False):
         """All maps side by side, or the layout before."""
@@ -231,8 +233,6 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
         if self._parameterNode is not None:
             source = self.source()
             self._curves.follow_mouse(source, self._parameterNode, self.logic.resultNodes(source))
-
-    # -- runs ---------------------------------------------------------------------------------------------------
 
     def onApply(self, checked=False):
         """Start a run; its maps are shown side by side."""
@@ -352,8 +352,8 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         """Begin the batch that the panel asks for; returns its handle."""
         from StrokeCTPLib.panel_choice import folder_options
 
-        options = folder_options(parameters) | callbacks
-        return self.processFolder(files, outputFolder, parameters.modelName, parameters.device, False, **options)
+        how = (parameters.modelName, parameters.device, False)
+        return self.processFolder(files, outputFolder, *how, **folder_options(parameters) | callbacks)
 
     def loadFolder(self, folder, parameters=None, **options):
         """Read an acquisition as a sequence, or maps as volumes, into the scene, and choose them in the panel.
@@ -439,8 +439,7 @@ class StrokeCTPTest(ScriptedLoadableModuleTest):
         cbf, tmax = np.full((2, 12, 64, 64), 0.0, np.float32)
         cbf[:, 8:56, 8:56], tmax[:, 8:56, 8:56] = 50, 2
         tmax[3:9, 16:48, 36:52], cbf[5:7, 20:40, 40:50] = 9, 8
-        grid = np.diag([-2.0, -2.0, 5.0, 1.0])
-        add = functools.partial(slicer.util.addVolumeFromArray, ijkToRAS=grid)
+        add = functools.partial(slicer.util.addVolumeFromArray, ijkToRAS=np.diag([-2.0, -2.0, 5.0, 1.0]))
         maps = {"cbf": add(cbf, name="cbf"), "tmax": add(tmax, name="tmax")}
         try:
             shown = logic.process(maps, device="cpu")

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from NeuraxisLib import scene
+from NeuraxisLib import scene, scene_views
 from NeuraxisLib.panel import model_card
+from NeuraxisLib.translation import translator
+
+_ = translator(__name__)
 
 
 class ModelChooser:
@@ -45,9 +48,9 @@ class ModelChooser:
     def show_card(self) -> str:
         """Show the card of the chosen model; returns its name, empty if there is none."""
         name = self._ui.modelComboBox.currentData or ""
-        nothing = "" if self._without else "No model is installed."
+        nothing = "" if self._without else _("No model is installed.")
         self._ui.modelCardLabel.text = self._cards.get(name, nothing)
-        self._ui.modelCardLabel.visible = bool(self._ui.modelCardLabel.text)
+        self._ui.modelCollapsibleButton.visible = bool(self._ui.modelCardLabel.text)
         return name
 
 
@@ -78,7 +81,7 @@ class ResultPanel:
         ui.resultTableView.setMRMLTableNode(nodes.get("table measurements"))
         ui.resultTableView.resizeColumnsToContents()
         ui.segmentsTableView.setSegmentationNode(segmentation)
-        scene.overlay(None if overlay_opacity is None else overlay, overlay_opacity or 0.0)
+        scene_views.overlay(None if overlay_opacity is None else overlay, overlay_opacity or 0.0)
         ui.segmentsTableView.enabled = ui.show3DButton.enabled = segmentation is not None
         ui.overlayCheckBox.enabled = ui.overlayOpacitySlider.enabled = overlay is not None
         ui.nextSliceButton.enabled = segmentation is not None and bool(scene.key_slices(segmentation))

@@ -13,6 +13,7 @@ import numpy as np
 import slicer
 import vtk
 
+from NeuraxisLib.columns import column_meanings
 from NeuraxisLib.errors import GeometryError, InputError
 from NeuraxisLib.labels import Label, LabelTable
 from NeuraxisLib.result import Result, ScalarMap
@@ -26,6 +27,8 @@ SOURCE_ROLE = "NeuraxisSource"
 TASK_ATTRIBUTE, PART_ATTRIBUTE = "Neuraxis.Task", "Neuraxis.Part"
 KEY_SLICES_ATTRIBUTE, WARNINGS_ATTRIBUTE = "Neuraxis.KeySlices", "Neuraxis.Warnings"
 PROVENANCE_ATTRIBUTE = "Neuraxis.Provenance"
+#: What a map shows and in which unit, for the legend of its colours.
+LEGEND_ATTRIBUTE = "Neuraxis.Legend"
 #: Classes of the nodes that hold results.
 RESULT_CLASSES = (
     "vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode", "vtkMRMLPlotChartNode",
@@ -178,7 +181,7 @@ def show_result(
     tables = {"measurements": measurement_table(result.measurements), **result.tables}
     for name, table in tables.items():
         node = _result_node(source, result.task, f"table {name}", "vtkMRMLTableNode", table.title)
-        fill_table(node, table)
+        fill_table(node, table, column_meanings(get_task(result.task).resources))
         shown.tables[name] = node
     helpers = _show_curves(result, source, shown)
     if result.points:
@@ -362,6 +365,8 @@ def _fill_map(node, scalar_map: ScalarMap, source) -> None:
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     low, high = scalar_map.value_range
+    unit = scalar_map.volume.unit
+    node.SetAttribute(LEGEND_ATTRIBUTE, f"{scalar_map.title} [{unit}]" if unit else scalar_map.title)
     display.SetAndObserveColorNodeID(heat_colors().GetID())
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(low, high)
@@ -387,20 +392,6 @@ def heat_colors() -> slicer.vtkMRMLColorTableNode:
     for index, (red, green, blue) in enumerate(colors):
         node.SetColor(index, f"{index / 255:.2f}", red, green, blue, 1.0)
     return slicer.mrmlScene.AddNode(node)
-
-
-def overlay(node: slicer.vtkMRMLVolumeNode | None, opacity: float) -> None:
-    """Lay a map over the image in all slice views; None takes the overlay away.
-
-    A foreground that is not a heat map of ours is left alone when the overlay is taken away.
-    """
-    for composite in _nodes_of_classes("vtkMRMLSliceCompositeNode"):
-        current = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID() or "")
-        if node is not None:
-            composite.SetForegroundVolumeID(node.GetID())
-            composite.SetForegroundOpacity(opacity)
-        elif current is not None and current.GetAttribute(PART_ATTRIBUTE):
-            composite.SetForegroundVolumeID(None)
 
 
 # -- views ----------------------------------------------------------------------------------------------------

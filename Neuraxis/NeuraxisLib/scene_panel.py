@@ -17,8 +17,11 @@ from slicer.util import VTKObservationMixin
 from NeuraxisLib import RESEARCH_USE_NOTICE
 from NeuraxisLib.batch import summary
 from NeuraxisLib.batch_cases import cases_in
+from NeuraxisLib.headline import headline
 from NeuraxisLib.panel import device_choices
 from NeuraxisLib.run_panel import RunPanel
+from NeuraxisLib.scene import result_nodes
+from NeuraxisLib.scene_tables import table_rows
 
 POLL_INTERVAL_MS = 100
 
@@ -131,9 +134,16 @@ class ModulePanel(VTKObservationMixin):
         if self.parameterNode is not None:
             self._widget.refresh()
             volume = self._widget.source()
+            self._showHeadline(volume)
             folder = self._logic.resultFolder(volume)
             for section in self.sections:
                 section.refresh(volume, folder)
+
+    def _showHeadline(self, volume: Any) -> None:
+        """The key numbers of the result, large."""
+        table = result_nodes(volume, self.task).get("table measurements")
+        self.ui.headlineLabel.text = headline(table_rows(table)) if table is not None else ""
+        self.ui.headlineLabel.visible = bool(self.ui.headlineLabel.text)
 
     # -- what every panel shows ---------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import slicer
@@ -33,8 +33,12 @@ def measurement_table(measurements: list[Measurement]) -> Table:
     return Table("Measurements", heads, tuple(rows))
 
 
-def fill_table(node: slicer.vtkMRMLTableNode, table: Table) -> None:
-    """Put a table into a table node, every cell as words."""
+def fill_table(node: slicer.vtkMRMLTableNode, table: Table, meanings: Mapping[str, str] | None = None) -> None:
+    """Put a table into a table node, every cell as words.
+
+    Args:
+        meanings: column head -> what it means, for the tool tips of the cells; None leaves them as they are.
+    """
     columns = vtk.vtkTable()
     for index, (head, unit) in enumerate(table.columns):
         column = vtk.vtkStringArray()
@@ -42,6 +46,10 @@ def fill_table(node: slicer.vtkMRMLTableNode, table: Table) -> None:
         for row in table.rows:
             column.InsertNextValue(_number(row[index]))
         columns.AddColumn(column)
+    for head, unit in table.columns if meanings is not None else ():
+        column = f"{head} ({unit})" if unit else head
+        node.SetColumnUnitLabel(column, unit)
+        node.SetColumnDescription(column, meanings.get(head, ""))
     node.SetAndObserveTable(columns)
     node.SetUseColumnTitleAsColumnHeader(True)
     node.SetLocked(True)

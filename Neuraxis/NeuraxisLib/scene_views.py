@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -9,12 +10,14 @@ from xml.sax.saxutils import escape
 import numpy as np
 import slicer
 
-from NeuraxisLib.scene import PART_ATTRIBUTE, ijk_to_world
+from NeuraxisLib.scene import LEGEND_ATTRIBUTE, PART_ATTRIBUTE, ijk_to_world
 
 #: Layout of Slicer's own that is shown when a map layout is left and none is remembered: four views.
 FOUR_UP = 3
 #: How much wider and higher than what matters a view is; what is more across lies at the right, for the legend.
 ROOM_ACROSS, ROOM_DOWN = 1.4, 1.1
+#: Characters in a line over a legend; longer lines would be written small.
+LEGEND_LINE = 12
 #: Colours of the views' bars, so that the eye finds its map again.
 _BAR_COLORS = ("#5B8FA8", "#7A8FBF", "#9E8FBF", "#BF8F9E", "#BF9E7A", "#8FA85B")
 
@@ -164,6 +167,17 @@ def lay_over(volume: slicer.vtkMRMLVolumeNode | None, opacity: float, except_in:
             composite.SetForegroundOpacity(opacity)
         elif current is not None and current.GetAttribute(PART_ATTRIBUTE):
             composite.SetForegroundVolumeID(None)
+
+
+def overlay(volume: slicer.vtkMRMLVolumeNode | None, opacity: float) -> None:
+    """Lay a map of a result over the image in all slice views, with a legend; None takes map and legend away."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        current = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID() or "")
+        if current is not None and current is not volume and current.GetAttribute(LEGEND_ATTRIBUTE):
+            legend(current, "", shown=False)
+    lay_over(volume, opacity)
+    if volume is not None and slicer.modules.colors.logic().GetColorLegendDisplayNode(volume) is None:
+        legend(volume, textwrap.fill(volume.GetAttribute(LEGEND_ATTRIBUTE) or volume.GetName(), LEGEND_LINE))
 
 
 def show_chart(tag: str, chart: slicer.vtkMRMLPlotChartNode | None) -> None:

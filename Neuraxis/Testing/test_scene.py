@@ -229,14 +229,16 @@ def test_result_of_another_shape_is_refused_and_nothing_is_added(scene):
 def test_overlay_of_someone_else_is_left_alone(scene):
     import slicer
 
+    from NeuraxisLib import scene_views
+
     node, other = add_head(), add_head("Other")
     slicer.util.setSliceViewerLayers(foreground=other)
-    scene.overlay(None, 0.5)
+    scene_views.overlay(None, 0.5)
     composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
     assert composite.GetForegroundVolumeID() == other.GetID()
     shown = scene.show_result(bleed_result(scene.volume_from_node(node)), node)
-    scene.overlay(shown.maps["entropy"], 0.7)
+    scene_views.overlay(shown.maps["entropy"], 0.7)
     assert composite.GetForegroundVolumeID() == shown.maps["entropy"].GetID()
     assert composite.GetForegroundOpacity() == 0.7
-    scene.overlay(None, 0.7)
+    scene_views.overlay(None, 0.7)
     assert not composite.GetForegroundVolumeID()

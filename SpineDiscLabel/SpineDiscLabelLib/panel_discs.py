@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from NeuraxisLib import scene, scene_points
+from NeuraxisLib import scene_points, scene_views
 from SpineDiscLabelLib.panel_scene import SceneChain
 from SpineDiscLabelLib.panel_state import ChainState, OtherNumbering
 from SpineDiscLabelLib.panel_words import all_names, numbering_line, other_line
@@ -82,7 +82,7 @@ class DiscPanel:
         warnings = "\n".join(chain.warnings) if chain is not None else ""
         ui.warningsLabel.text, ui.warningsLabel.visible = warnings, bool(warnings)
         evidence = nodes.get(OVERLAY)
-        scene.overlay(None if overlay_opacity is None else evidence, overlay_opacity or 0.0)
+        scene_views.overlay(None if overlay_opacity is None else evidence, overlay_opacity or 0.0)
         ui.overlayCheckBox.enabled = ui.overlayOpacitySlider.enabled = evidence is not None
 
     # -- inside ---------------------------------------------------------------------------------------------------

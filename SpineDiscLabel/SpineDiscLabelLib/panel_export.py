@@ -7,23 +7,24 @@ from pathlib import Path
 
 from NeuraxisLib import result_folder
 from NeuraxisLib.errors import OutputError
+from NeuraxisLib.translation import translator
 from SpineDiscLabelLib.exports import named_discs, write_bids_derivative, write_discs
 from SpineDiscLabelLib.findings import others_table
 from SpineDiscLabelLib.panel_scene import SceneChain
 
-#: What the file dialog offers: (words, ending).
-FILE_KINDS = (
-    ("Slicer point list", ".mrk.json"),
-    ("Table", ".csv"),
-    ("Labels of the Spinal Cord Toolbox", ".nii.gz"),
-)
+_ = translator(__name__)
 #: What a corrected result says first.
 CORRECTED = "A person has corrected these discs."
 
 
 def file_filter() -> str:
     """The kinds of files in the form of Qt's file dialogs."""
-    return ";;".join(f"{words} (*{ending})" for words, ending in FILE_KINDS)
+    kinds = {
+        ".mrk.json": _("Slicer point list"),
+        ".csv": _("Table"),
+        ".nii.gz": _("Labels of the Spinal Cord Toolbox"),
+    }
+    return ";;".join(f"{words} (*{ending})" for ending, words in kinds.items())
 
 
 def write_chain(chain: SceneChain, path: str | Path, backward_mm: float = 0.0) -> None:
@@ -75,7 +76,7 @@ def write_corrected(chain: SceneChain, folder: Path) -> None:
         provenance={**result.provenance, "corrected": corrected},
     )
     try:
-        result_folder.write_result(changed, folder)
+        result_folder.write_result(changed, folder, carry_over=True)
     except ImportError as error:
         raise OutputError(f"The report needs the package {error.name} in Slicer's Python; install it.") from error
     chain.reported()

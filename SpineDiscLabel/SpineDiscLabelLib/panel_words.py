@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from NeuraxisLib.translation import translator
 from SpineDiscLabelLib.anatomy import FORMS, number_of
 from SpineDiscLabelLib.panel_state import ChainState, OtherNumbering
+
+_ = translator(__name__)
 
 
 def all_names() -> list[str]:
@@ -17,20 +20,26 @@ def numbering_line(state: ChainState) -> str:
     order = state.from_above()
     if not order:
         return ""
-    ends = dict.fromkeys((order[0][1].name, order[-1][1].name))
+    ends = span(order[0][1].name, order[-1][1].name)
     if any(point.said for point in state.points):
-        return f"{' to '.join(ends)}, as you said"
-    return f"{' to '.join(ends)}, {percent(state.probability)}{' (level not settled)' if state.relative else ''}"
+        return _("{ends}, as you said").format(ends=ends)
+    words = _("{ends}, {percent} (level not settled)") if state.relative else "{ends}, {percent}"
+    return words.format(ends=ends, percent=percent(state.probability))
+
+
+def span(highest: str, lowest: str) -> str:
+    """The discs from one to another."""
+    return highest if highest == lowest else _("{highest} to {lowest}").format(highest=highest, lowest=lowest)
 
 
 def other_line(other: OtherNumbering) -> str:
     """Another numbering as the list shows it; what its title says of the lowest disc is in the names."""
-    ends, title = dict.fromkeys((other.highest, other.lowest)), other.title.partition(", the lowest")[0]
-    return f"{percent(other.probability)}  {' to '.join(ends)}: {title}"
+    title = other.title.partition(", the lowest")[0]
+    return f"{percent(other.probability)}  {span(other.highest, other.lowest)}: {title}"
 
 
 def percent(probability: float) -> str:
     """A probability in whole percent, never rounded to certainty."""
     if probability > 0.99:
-        return "over 99 %"
-    return f"{probability:.0%}".replace("%", " %") if probability >= 0.01 else "below 1 %"
+        return _("over 99 %")
+    return f"{probability:.0%}".replace("%", " %") if probability >= 0.01 else _("below 1 %")

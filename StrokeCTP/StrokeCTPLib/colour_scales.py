@@ -31,6 +31,8 @@ SCALES: dict[str, tuple[tuple[float, int, int, int], ...]] = {
         (1.0, 128, 0, 0),
     ),
 }  # fmt: skip
+#: Viridis (CC0): its lightness rises steadily, so that every eye, and a grey print, keeps the order. For views alone.
+SAFE_STOPS = ((0.0, 68, 1, 84), (0.25, 59, 82, 139), (0.5, 33, 145, 140), (0.75, 94, 201, 98), (1.0, 253, 231, 37))
 #: Map -> the scale it is usually shown in.
 SCALE_OF = {"cbf": "flow", "cbv": "flow", "mtt": "time", "ttp": "time", "tmax": "time", "delay": "time"}
 #: Lowest and highest value that the Stavanger maps show: mL/100 g/min, mL/100 g, s, s. Other sites have others.
@@ -56,7 +58,16 @@ def colour_table(scale: str, entries: int = ENTRIES) -> np.ndarray:
     """(entries, 3) uint8 RGB of a scale, lowest value first; InputError if there is no such scale."""
     if scale not in SCALES:
         raise InputError(f"There is no colour scale '{scale}'; choose one of: {', '.join(SCALES)}.")
-    stops = np.array(SCALES[scale], float)
+    return _between(SCALES[scale], entries)
+
+
+def safe_colour_table(entries: int = ENTRIES) -> np.ndarray:
+    """(entries, 3) uint8 RGB that every eye can order, lowest value first."""
+    return _between(SAFE_STOPS, entries)
+
+
+def _between(all_stops: tuple[tuple[float, int, int, int], ...], entries: int) -> np.ndarray:
+    stops = np.array(all_stops, float)
     shares = np.linspace(0, 1, entries)
     return np.stack([np.rint(np.interp(shares, stops[:, 0], stops[:, c])) for c in (1, 2, 3)], -1).astype(np.uint8)
 

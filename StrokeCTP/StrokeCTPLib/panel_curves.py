@@ -9,11 +9,13 @@ import numpy as np
 
 from NeuraxisLib import scene_frames, scene_points
 from NeuraxisLib.scene_sequences import sequence_times
+from NeuraxisLib.translation import translator
 from StrokeCTPLib.live_curves import contrast_curve, enlargement
 from StrokeCTPLib.map_units import MAP_UNITS
 from StrokeCTPLib.panel_choice import starts_from_frames
 from StrokeCTPLib.panel_maps import kind_of_map, maps_of, title_of
 
+_ = translator(__name__)
 #: Rows and columns around the voxel over which its curve is averaged: one voxel alone shows little but noise.
 AROUND = 1
 
@@ -41,7 +43,8 @@ class CurvePanel:
         self._shown = (source.GetID(), voxel)
         k, j, i = voxel
         values = [_value_text(name, node, voxel) for name, node in maps_of(nodes).items() if name in MAP_UNITS]
-        self._ui.curveLabel.text = f"Voxel {i}, {j}, {k}: " + (", ".join(filter(None, values)) or "no tissue")
+        told = ", ".join(filter(None, values)) or _("no tissue")
+        self._ui.curveLabel.text = _("Voxel {place}: {values}").format(place=f"{i}, {j}, {k}", values=told)
         chart = next((node for node in nodes.values() if node.IsA("vtkMRMLPlotChartNode")), None)
         if chart is not None and frames is not None:
             self._draw(chart, frames, voxel)
@@ -60,7 +63,7 @@ class CurvePanel:
             times = artery[0] if len(artery[0]) == len(values) else np.linspace(*artery[0][[0, -1]], len(values))
         curve = contrast_curve(values, times - times[0], artery)
         factor = enlargement(curve, artery[1])
-        name = "Voxel" if factor == 1 else f"Voxel, x {factor}"
+        name = _("Voxel") if factor == 1 else _("Voxel, x {factor}").format(factor=factor)
         scene_points.draw_live(chart, name, times - times[0], factor * curve)
 
 

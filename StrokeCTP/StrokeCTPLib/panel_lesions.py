@@ -12,8 +12,12 @@ import numpy as np
 from NeuraxisLib import scene, scene_frames
 from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.result import Table
+from NeuraxisLib.scene_review_edits import is_edited
+from NeuraxisLib.scene_review_result import provenance_of, result_in_scene
 from NeuraxisLib.scene_runs import RUN_ATTRIBUTE
 from NeuraxisLib.scene_tables import fill_table, measurement_table, table_rows
+from NeuraxisLib.translation import translator
+from StrokeCTPLib.corrections import outlined, patient_told
 from StrokeCTPLib.findings import Noise, criteria_table, measure_stroke
 from StrokeCTPLib.lesions import LesionRules
 from StrokeCTPLib.live_lesions import LiveLesions, ShownMaps, Thresholds
@@ -22,11 +26,11 @@ from StrokeCTPLib.panel_choice import excluded_tissue, patient_of, thresholds_of
 from StrokeCTPLib.panel_maps import FAMILY_ENDINGS, kind_of_map, maps_of
 from StrokeCTPLib.stroke_runs import excluded_key, mask_key
 
+_ = translator(__name__)
 #: What the table of criteria calls the row with the verdict on a trial.
 ALL_CRITERIA = "all of"
 #: Thresholds, and which tissue was left out (the key of its mask).
 Asked = tuple[Thresholds, str]
-FAMILY_TITLES = {"calibrated": "Calibrated to noise", "svd": "Plain bSVD", "model": "Model fit"}
 
 
 @dataclass
@@ -96,12 +100,14 @@ class LesionPanel:
         warnings = segmentation.GetAttribute(scene.WARNINGS_ATTRIBUTE) if segmentation is not None else ""
         ui.warningsLabel.text, ui.warningsLabel.visible = warnings or "", bool(warnings)
         self._load(table.GetAttribute(RUN_ATTRIBUTE) if table is not None else None, parameters)
-        lesions = self._shown.lesions if self._shown is not None else None
+        lesions = self._shown.lesions if self._shown is not None and not is_edited(nodes) else None
         for widget in (ui.lateSlider, ui.rcbfSlider, ui.familyComboBox, ui.resetThresholdsButton):
             widget.enabled = lesions is not None
         if lesions is not None:
             self._list_families(lesions, parameters)
             self._settle(thresholds_of(parameters), excluded_tissue(parameters), patient_of(parameters))
+        elif is_edited(nodes):
+            self._judge_edit(patient_of(parameters))
         ui.criteriaTableView.resizeColumnsToContents()
         ui.criteriaLabel.text = _verdicts(nodes.get("table criteria"))
         ui.criteriaLabel.visible = bool(ui.criteriaLabel.text)
@@ -114,10 +120,10 @@ class LesionPanel:
         family = self._ui.familyComboBox.currentData or "svd"
         quick = shown.lesions.quick(shown.rules(Thresholds(family, late_s, rcbf)))
         scene.redraw_segments(self._nodes["labels"], quick.labels, self._source)
-        self._ui.statusLabel.text = (
-            f"Core {quick.core_ml:.1f} mL, hypoperfused {quick.hypoperfused_ml:.1f} mL, mismatch "
-            f"{quick.hypoperfused_ml - quick.core_ml:.1f} mL (before small islands are removed)"
-        )
+        gap_ml = quick.hypoperfused_ml - quick.core_ml
+        words = _("Core {core} mL, hypoperfused {late} mL, mismatch {gap} mL (before small islands are removed)")
+        volumes = {"core": quick.core_ml, "late": quick.hypoperfused_ml, "gap": gap_ml}
+        self._ui.statusLabel.text = words.format(**{name: f"{ml:.1f}" for name, ml in volumes.items()})
         shown.drawn = None
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -144,7 +150,7 @@ class LesionPanel:
         if [box.itemData(index) for index in range(box.count)] != lesions.families:
             box.clear()
             for family in lesions.families:
-                box.addItem(FAMILY_TITLES[family], family)
+                box.addItem(family_title(family), family)
         if parameters.family not in lesions.families:
             parameters.family = lesions.families[0]
         box.setCurrentIndex(box.findData(parameters.family))
@@ -175,6 +181,17 @@ class LesionPanel:
         self._fill("criteria", criteria_table(shown.found[1], patient))
         shown.drawn = asked, patient
 
+    def _judge_edit(self, patient: Patient) -> None:
+        """Trial criteria of outlines that were edited by hand; thresholds move none of them."""
+        segmentation, told = self._nodes["labels"], provenance_of(self._nodes)
+        labels = result_in_scene(self._source, "stroke").labels
+        maps = {name: scene_frames.array_of(node) for name, node in maps_of(self._nodes).items()}
+        self._fill("criteria", criteria_table(outlined(labels, maps, told), patient))
+        if told and patient_told(told) != patient:  # the files of the result are to say what the panel says
+            options = {"nihss": patient.nihss, "age": patient.age_years, "onset_hours": patient.hours_since_well}
+            told = {**told, "options": {**told.get("options", {}), **options}}
+            segmentation.SetAttribute(scene.PROVENANCE_ATTRIBUTE, json.dumps(told))
+
     def _fill(self, name: str, table: Table) -> None:
         if f"table {name}" in self._nodes:
             fill_table(self._nodes[f"table {name}"], table)
@@ -184,8 +201,13 @@ class LesionPanel:
         if asked == self._shown.asked:
             return ""
         if asked[0].family == "calibrated" and asked[0].rcbf != self._shown.asked[0].rcbf:
-            return "Core as estimated for this threshold; Analyse perfusion calibrates it anew."
-        return "The rules were changed; the report is brought up to date when you save it."
+            return _("Core as estimated for this threshold; Analyse perfusion calibrates it anew.")
+        return _("The rules were changed; the report is brought up to date when you save it.")
+
+
+def family_title(family: str) -> str:
+    """What the panel calls a family of maps."""
+    return {"calibrated": _("Calibrated to noise"), "svd": _("Plain bSVD"), "model": _("Model fit")}[family]
 
 
 def _verdicts(table: Any) -> str:

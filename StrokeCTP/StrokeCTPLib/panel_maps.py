@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from NeuraxisLib import scene_frames, scene_views
-from StrokeCTPLib.colour_scales import SCALE_OF, colour_table
+from NeuraxisLib.translation import translator
+from StrokeCTPLib.colour_scales import SCALE_OF, colour_table, safe_colour_table
 from StrokeCTPLib.map_units import MAP_UNITS
 
+_ = translator(__name__)
 #: View of a map layout -> the kinds of map that it may show, the first that there is.
 MAP_VIEWS = {
     "StrokeCBF": ("cbf",),
@@ -33,6 +35,8 @@ LAYOUT = scene_views.MapLayout(
 #: Family of maps -> what stands behind the kind in their names.
 FAMILY_ENDINGS = {"calibrated": "_calibrated", "svd": "", "model": "_model"}
 _PART = "map "
+#: How the names of our colour nodes begin.
+COLORS = "Perfusion"
 #: Scales of flow are halved while this share of the tissue, in %, lies below this part of the scale.
 TISSUE_SHARE, LOW_PART = 95.0, 0.4
 
@@ -74,11 +78,11 @@ class MapViews:
             source: the volume that the result belongs to, or None.
             nodes: part -> node of the result, as :func:`NeuraxisLib.scene.result_nodes` gives them.
             parameters: ``shownMap`` names the map over the image, ``overlayOpacity`` says how strong it is, ``family``
-                which maps stand side by side.
+                which maps stand side by side, ``safeColours`` whether colours are such that every eye can order them.
         """
         ui, maps, shown_map = self._ui, maps_of(nodes), parameters.shownMap
         for name, node in maps.items():
-            self._colour(kind_of_map(name), node)
+            self._colour(kind_of_map(name), node, parameters.safeColours)
         self._list(maps, shown_map)
         ui.mapComboBox.enabled = ui.overlayOpacitySlider.enabled = ui.layoutButton.enabled = bool(maps)
         if shown_map in maps:
@@ -113,14 +117,17 @@ class MapViews:
             if part in nodes:
                 scene_views.only_outside(nodes[part].GetDisplayNode(), tuple(MAP_VIEWS))
 
-    def _colour(self, kind: str, node: Any) -> None:
-        """Give a map the colours of its kind, once."""
-        scale = SCALE_OF[kind]
-        colors = scene_views.color_table(f"NeuraxisPerfusion{scale}", f"Perfusion {scale}", colour_table(scale))
+    def _colour(self, kind: str, node: Any, safe: bool) -> None:
+        """Give a map the colours of its kind, or those for every eye; what the user did to its range stays."""
+        usual = SCALE_OF[kind]
+        name, rgb = ("safe", safe_colour_table()) if safe else (usual, colour_table(usual))
+        colors = scene_views.color_table(f"NeuraxisPerfusion{name}", f"{COLORS} {name}", rgb)
         display = node.GetDisplayNode()
+        colors_before = display.GetColorNode()
         if display.GetColorNodeID() != colors.GetID():
             low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
-            if scale == "flow":
+            ours = colors_before is not None and colors_before.GetName().startswith(COLORS)
+            if usual == "flow" and not ours:
                 high = readable_top(scene_frames.array_of(node), high)
             scene_views.color_volume(node, colors, low, high)
             self._with_legend.discard(node.GetID())
@@ -136,7 +143,7 @@ class MapViews:
         blocked = box.blockSignals(True)
         if [box.itemData(index) for index in range(box.count)] != names:
             box.clear()
-            box.addItem("No map", "")
+            box.addItem(_("No map"), "")
             for name in maps:
                 box.addItem(title_of(name), name)
         box.setCurrentIndex(max(0, box.findData(shown_map)))
@@ -165,5 +172,5 @@ def short_name(kind: str) -> str:
 
 def title_of(name: str) -> str:
     """What a list calls a map: its kind and family."""
-    kind, _, family = name.partition("_")
+    kind, family = name.partition("_")[::2]
     return f"{short_name(kind)} ({family})" if family else short_name(kind)

@@ -6,25 +6,37 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-#: Combo box -> (field of the parameter node, value of the field -> what the panel calls it).
-CHOICES: dict[str, tuple[str, dict[Any, str]]] = {
-    "inputKindComboBox": ("inputKind", {"frames": "Frames of the acquisition", "maps": "Maps of another program"}),
-    "genderComboBox": ("gender", {-1: "not given", 0: "male", 1: "female"}),
-    "deconvolutionComboBox": (
-        "deconvolution",
-        {
-            "bsvd": "Block-circulant SVD (bSVD)",
-            "osvd": "Oscillation-limited SVD (oSVD)",
-            "ssvd": "Standard SVD (sSVD)",
-            "tikhonov": "Tikhonov",
-        },
-    ),
-    "residueComboBox": (
-        "residue",
-        {"gamma": "Gamma distribution", "exponential": "Exponential", "linear": "Linear", "box": "Box"},
-    ),
-    "motionComboBox": ("motion", {"auto": "Where the head has moved", "on": "Always", "off": "Never"}),
-}
+from NeuraxisLib.translation import translator
+from StrokeCTPLib import panel_choice
+
+_ = translator(__name__)
+#: Combo box that another part of the panel fills -> field of the parameter node.
+FILLED_ELSEWHERE = {"familyComboBox": "family", "mapComboBox": "shownMap"}
+
+
+def choices() -> dict[str, tuple[str, dict[Any, str]]]:
+    """Combo box -> (field of the parameter node, value of the field -> what the panel calls it)."""
+    return {
+        "inputKindComboBox": (
+            "inputKind",
+            {"frames": _("Frames of the acquisition"), "maps": _("Maps of another program")},
+        ),
+        "genderComboBox": ("gender", {-1: _("not given"), 0: _("male"), 1: _("female")}),
+        "deconvolutionComboBox": (
+            "deconvolution",
+            {
+                "bsvd": _("Block-circulant SVD (bSVD)"),
+                "osvd": _("Oscillation-limited SVD (oSVD)"),
+                "ssvd": _("Standard SVD (sSVD)"),
+                "tikhonov": _("Tikhonov"),
+            },
+        ),
+        "residueComboBox": (
+            "residue",
+            {"gamma": _("Gamma distribution"), "exponential": _("Exponential"), "linear": _("Linear"), "box": _("Box")},
+        ),
+        "motionComboBox": ("motion", {"auto": _("Where the head has moved"), "on": _("Always"), "off": _("Never")}),
+    }
 
 
 class ChoiceBoxes:
@@ -37,10 +49,22 @@ class ChoiceBoxes:
 
     def __init__(self, ui: Any, parameters: Callable[[], Any]):
         self._ui, self._parameters = ui, parameters
-        for name, (field, titles) in CHOICES.items():
+        self._choices = choices()
+        for name, (field, titles) in self._choices.items():
             for value, title in titles.items():
                 getattr(ui, name).addItem(title, value)
             self.bind(name, field)
+        for name, field in FILLED_ELSEWHERE.items():
+            self.bind(name, field)
+
+    @property
+    def source(self) -> Any:
+        """The volume node that the result of the chosen input belongs to, or None."""
+        return panel_choice.source_of(self._parameters())
+
+    def choose(self, source: Any) -> None:
+        """Choose the input that the result of a volume node was computed from."""
+        panel_choice.choose_source(self._parameters(), source)
 
     def bind(self, name: str, field: str) -> None:
         """What is chosen in a combo box goes into a field of the parameter node; ``""`` where its data is None."""
@@ -48,7 +72,7 @@ class ChoiceBoxes:
 
     def refresh(self) -> None:
         """Show what the parameter node says."""
-        for name, (field, titles) in CHOICES.items():
+        for name, (field, titles) in self._choices.items():
             chosen = list(titles).index(getattr(self._parameters(), field))
             getattr(self._ui, name).setCurrentIndex(chosen)
 

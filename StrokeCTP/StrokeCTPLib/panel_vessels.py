@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from NeuraxisLib import scene_frames, scene_points
+from NeuraxisLib.translation import translator
 
+_ = translator(__name__)
 ARTERY, VEIN = "Artery", "Vein"
 #: What the points of a result are called.
 POINT_NAMES = {ARTERY: "Artery (AIF)", VEIN: "Vein (VOF)"}
@@ -75,6 +77,6 @@ class VesselPanel:
     def _choose(self, vessel: str, source: Any, ras_mm: tuple[float, float, float] | None) -> None:
         voxel = None if ras_mm is None else scene_frames.voxel_at(source, ras_mm)
         if voxel is None:
-            self._say("That point lies outside the frames; click on a vessel in a slice view.")
+            self._say(_("That point lies outside the frames; click on a vessel in a slice view."))
         else:
             self._chosen(vessel, voxel)

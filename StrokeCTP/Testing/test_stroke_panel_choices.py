@@ -87,12 +87,12 @@ def test_methods_and_patient_reach_the_worker(widget, client):  # noqa: F811
 
 
 def test_the_boxes_offer_what_the_task_takes():
-    from StrokeCTPLib.panel_methods import CHOICES
+    from StrokeCTPLib.panel_methods import choices
     from StrokeCTPLib.task import CHOICES as TAKEN
     from StrokeCTPLib.task import StrokeOptions
 
     for field in ("deconvolution", "residue", "motion"):
-        offered = next(titles for name, titles in CHOICES.values() if name == field)
+        offered = next(titles for name, titles in choices().values() if name == field)
         assert set(offered) == set(TAKEN[field]) and getattr(StrokeOptions(), field) in offered
 
 

@@ -194,7 +194,15 @@ class qMRMLTableView(QtWidgets.QTableView, Observing):
             for column in range(columns):
                 item = QtGui.QStandardItem(table.GetValue(row, column).ToString())
                 item.setEditable(not self._node.GetLocked())
+                item.setToolTip(self._tool_tip(table.GetColumnName(column)))
                 model.setItem(row, column, item)
+
+    def _tool_tip(self, column: str) -> str:
+        """Title, unit and description of a column, as Slicer shows them over its cells."""
+        node = self._node
+        title, unit = node.GetColumnTitle(column), node.GetColumnUnitLabel(column)
+        lines = (title and f"<b>{title}</b>", unit and f"Unit: {unit}", node.GetColumnDescription(column))
+        return "<p>".join(filter(None, lines))
 
 
 class qMRMLSegmentsTableView(QtWidgets.QWidget, Observing):
