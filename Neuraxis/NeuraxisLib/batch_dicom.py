@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from NeuraxisLib.batch_cases import Case
-from NeuraxisLib.dicom_headers import Scan, is_dicom_file, scan_folder
+from NeuraxisLib.dicom_headers import Scan, is_dicom_file, read_headers, scan_folder
 from NeuraxisLib.dicom_series import Series, group_series
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import is_image_file
@@ -44,16 +44,35 @@ def cases_of_dicom(folder: Path, task: Task, name: str, progress: Progress | Non
         scan = scan_folder(folder, progress or Progress())
     except InputError as error:
         return [Case(name, {next(iter(task.inputs)): str(folder)}, fault=str(error))]
+    if not scan.headers:  # nothing but damaged files: the reader says so
+        return [Case(name, {next(iter(task.inputs)): str(folder)})]
+    return _cases_of_scan(scan, task, name)
+
+
+def cases_of_dicom_files(files: Iterable[str], task: Task, progress: Progress | None = None) -> list[Case]:
+    """One case per study among DICOM files (of a database), named by the study's pseudonym."""
+    scan, files, progress = Scan([], Counter(), []), [Path(file) for file in files], progress or Progress()
+    for index, path in enumerate(files):
+        if index % 16 == 0:
+            progress(index / len(files), "Reading DICOM headers")
+        try:
+            scan.headers.extend(read_headers(path))
+        except InputError:
+            if path.exists():  # a report or a damaged image: one of a series makes its folder refused
+                scan.damaged.append(path)
+    return _cases_of_scan(scan, task, "")
+
+
+def _cases_of_scan(scan: Scan, task: Task, name: str) -> list[Case]:
     studies: dict[str, list[Series]] = defaultdict(list)
     for series in group_series(scan.headers):
         studies[series.headers[0].study_uid].append(series)
-    if not studies:  # nothing but damaged files: the reader says so
-        return [Case(name, {next(iter(task.inputs)): str(folder)})]
     folders = Counter(folder for study in studies.values() for folder in _folders(study))
-    return [
-        _case_of_study(study, task, name if len(studies) == 1 else f"{name}/{study_key(uid)}", scan, folders)
-        for uid, study in sorted(studies.items(), key=lambda item: study_key(item[0]))
-    ]
+    cases = []
+    for uid, study in sorted(studies.items(), key=lambda item: study_key(item[0])):
+        several = f"{name}/{study_key(uid)}" if name else study_key(uid)
+        cases.append(_case_of_study(study, task, name if name and len(studies) == 1 else several, scan, folders))
+    return cases
 
 
 def study_key(uid: str) -> str:
