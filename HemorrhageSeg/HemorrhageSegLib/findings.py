@@ -10,6 +10,7 @@ from HemorrhageSegLib.task import TASK
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.measure import Lesion, components
 from NeuraxisLib.result import Measurement, Table
+from NeuraxisLib.review_corrections import EDITED_NOTE
 from NeuraxisLib.uncertainty import component_intervals, cutoffs, interval_note, volume_interval
 from NeuraxisLib.volume import Volume
 
@@ -80,7 +81,25 @@ def measure_hemorrhage(
     return Findings(labels, measurements, {"bleeds": Table("Bleeds", COLUMNS, rows)}, _warnings(lesions, brain))
 
 
-def _measurements(lesions: list[Lesion], interval: tuple[float, float], note: str, segment: str) -> list[Measurement]:
+def measure_outline(axial: Volume, labels: np.ndarray, probability: np.ndarray | None = None) -> Findings:
+    """Measure an outline that a person has drawn: every island counts, and nothing has an interval.
+
+    Args:
+        axial: the CT in HU with axial slices.
+        labels: (k, j, i) label map on its grid.
+        probability: (k, j, i) map of the network; gives mean probabilities. None leaves them out.
+    """
+    label = LabelTable.read(TASK.resources / "labels.csv").named("Hemorrhage")
+    lesions = components(labels == label.value, axial, 0.0, probability)
+    rows = tuple(_row(number, lesion, None, None, axial) for number, lesion in enumerate(lesions, 1))
+    tables = {"bleeds": Table("Bleeds", COLUMNS, rows)}
+    drawn = (labels == label.value).astype(np.uint8) * label.value
+    return Findings(drawn, _measurements(lesions, None, EDITED_NOTE, label.name), tables, _warnings(lesions, labels))
+
+
+def _measurements(
+    lesions: list[Lesion], interval: tuple[float, float] | None, note: str, segment: str
+) -> list[Measurement]:
     total = sum(lesion.volume_ml for lesion in lesions)
     slices = {int(k) for lesion in lesions for k in lesion.slices}
     largest = lesions[0] if lesions else None
@@ -107,7 +126,7 @@ def _cut_note(threshold: float, meaning: str) -> str:
     )
 
 
-def _row(number: int, lesion: Lesion, low: float, high: float, axial: Volume) -> tuple:
+def _row(number: int, lesion: Lesion, low: float | None, high: float | None, axial: Volume) -> tuple:
     """One row of the table of bleeds, as :data:`COLUMNS`."""
     density = axial.array[lesion.box][lesion.mask].mean(dtype=np.float64)
     centre = lesion.centroid_ras
@@ -123,7 +142,7 @@ def _row(number: int, lesion: Lesion, low: float, high: float, axial: Volume) ->
         lesion.mean_probability,
         *centre,
     )
-    return number, *(value if isinstance(value, int) else round(float(value), 3) for value in numbers)
+    return number, *(value if value is None or isinstance(value, int) else round(float(value), 3) for value in numbers)
 
 
 def _warnings(lesions: list[Lesion], brain: np.ndarray) -> list[str]:

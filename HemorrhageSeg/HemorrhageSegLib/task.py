@@ -87,6 +87,7 @@ TASK = Task(
     resources=Path(__file__).resolve().parent / "Resources",
     run=_run,
     originals="HemorrhageSegLib.networks.originals:ORIGINALS",
+    corrections="HemorrhageSegLib.corrections",
     series=SeriesRule(
         "CT", "axial", least_slices=8, thickness_mm=(0.4, 8.0), soft_kernel=True, no_contrast=True,
         avoided=("bone", "angio", "perfusion"),

@@ -54,6 +54,7 @@ def write_result(
     label_table: LabelTable | None = None,
     report: bool = True,
     before_replace: Callable[[], None] = lambda: None,
+    carry_over: bool = False,
 ) -> Path:
     """Write a result to ``folder``, whole or not at all.
 
@@ -64,6 +65,7 @@ def write_result(
         label_table: None takes the table of the result's task.
         report: whether to write report.html.
         before_replace: called when all is written; what it raises leaves everything as it was.
+        carry_over: keep files that lie beside an earlier result instead of refusing to replace it.
 
     Returns:
         The folder as an absolute path.
@@ -72,13 +74,16 @@ def write_result(
         OutputError: the folder holds something else, may not be written to, or the disk is full.
     """
     folder = Path(os.path.abspath(folder))
-    check_replaceable(folder)
+    if not (carry_over and (folder / RESULT_FILE).is_file()):
+        check_replaceable(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         _write_files(result, partial, label_table, report)
+        if carry_over:
+            _carry_over(folder, partial)
         _flush(partial)
         before_replace()
         _replace(partial, folder)
@@ -131,9 +136,16 @@ def _write_files(result: Result, folder: Path, label_table: LabelTable | None, r
         json.dump(_to_json(result, table, report), file, indent=1, ensure_ascii=False, allow_nan=False)
 
 
+def _carry_over(earlier: Path, folder: Path) -> None:
+    """Copy what lies beside an earlier result to the new one."""
+    for name in sorted({path.name for path in earlier.iterdir()} - _written_names(earlier)):
+        kept = earlier / name
+        (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, folder / name)
+
+
 def _flush(folder: Path) -> None:
     """Wait until the files are on the disk, so that a power cut after the rename cannot leave empty ones."""
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.iterdir()):
         with open(path, "r+b") as file:
             os.fsync(file.fileno())
 
@@ -259,12 +271,13 @@ def _to_json(result: Result, table: LabelTable, report: bool) -> dict:
 # -- reading --------------------------------------------------------------------------------------------------
 
 
-def read_result(folder: str | os.PathLike, source: Volume | None = None) -> Result:
+def read_result(folder: str | os.PathLike, source: Volume | None = None, file: str = RESULT_FILE) -> Result:
     """Read a result folder back.
 
     Args:
         folder: a folder that :func:`write_result` wrote.
         source: the measured image; None stands in zeros on the same grid (the folder does not hold the image).
+        file: the document in it to read.
 
     Returns:
         The Result; maps of a source with unequal slice gaps come back to interpolation accuracy, labels exactly
@@ -274,7 +287,7 @@ def read_result(folder: str | os.PathLike, source: Volume | None = None) -> Resu
         InputError: not a result folder, damaged, from a newer version, or of another image than ``source``.
     """
     folder = Path(folder)
-    document = _read_document(folder)
+    document = _read_document(folder, file)
     try:
         grid = _read_source(document["source"])
         if source is not None and source.array.shape[-3:] != grid.array.shape[-3:]:
@@ -282,10 +295,10 @@ def read_result(folder: str | os.PathLike, source: Volume | None = None) -> Resu
         source = source or grid
         labels = None
         if document["labels"] is not None:
-            labels = _read_onto(source, folder / document["labels"]["file"], "")
+            labels = _read_onto(source, _part(folder, document["labels"]), "")
         maps = {
             name: ScalarMap(
-                _read_onto(source, folder / m["file"], m["unit"]),
+                _read_onto(source, _part(folder, m), m["unit"]),
                 m["title"],
                 tuple(m["value_range"]),
                 m.get("note", ""),
@@ -312,18 +325,25 @@ def read_result(folder: str | os.PathLike, source: Volume | None = None) -> Resu
         raise InputError(f"The result in '{folder.name}' is damaged; compute it again.") from error
 
 
-def _read_document(folder: Path) -> dict:
+def _read_document(folder: Path, file: str = RESULT_FILE) -> dict:
     try:
-        document = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        document = json.loads((folder / file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"'{folder.name}' is not a result folder (no {RESULT_FILE}); choose another.") from error
-    except ValueError as error:
+        raise InputError(f"'{folder.name}' is not a result folder (no {file}); choose another.") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The result in '{folder.name}' is damaged; compute it again.") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise InputError(f"'{folder.name}' does not hold a result of Neuraxis; choose another folder.")
     if document.get("schema_version", 0) > SCHEMA_VERSION:
         raise InputError(f"The result in '{folder.name}' was made by a newer Neuraxis; update this one.")
     return document
+
+
+def _part(folder: Path, entry: dict) -> Path:
+    """The file of the folder that an entry names; ValueError for one elsewhere."""
+    if Path(entry["file"]).name != entry["file"]:
+        raise ValueError("a result holds its own files only")
+    return folder / entry["file"]
 
 
 def _read_source(entry: dict) -> Volume:

@@ -7,6 +7,7 @@ MRML classes alone.
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,8 @@ KEY_SLICES_ATTRIBUTE, WARNINGS_ATTRIBUTE = "Neuraxis.KeySlices", "Neuraxis.Warni
 PROVENANCE_ATTRIBUTE = "Neuraxis.Provenance"
 #: What a map shows and in which unit, for the legend of its colours.
 LEGEND_ATTRIBUTE = "Neuraxis.Legend"
+#: The :func:`label_mark` of what a computation drew last; segments that differ from it were edited by hand.
+DRAWN_ATTRIBUTE = "Neuraxis.Drawn"
 #: Classes of the nodes that hold results.
 RESULT_CLASSES = (
     "vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode", "vtkMRMLPlotChartNode",
@@ -280,8 +283,14 @@ def _fill_segmentation(node, result: Result, source, table: LabelTable) -> None:
     node.RemoveClosedSurfaceRepresentation()
     node.SetReferenceImageGeometryParameterFromVolumeNode(source)
     for label in table:
-        _add_segment(node, label, result.labels.array == label.value, source)
+        add_segment(node, label, result.labels.array == label.value, source)
+    node.SetAttribute(DRAWN_ATTRIBUTE, label_mark(result.labels.array))
     _remember(node, result)
+
+
+def label_mark(labels: np.ndarray) -> str:
+    """What tells a label map from another one."""
+    return f"{zlib.crc32(np.ascontiguousarray(labels, np.uint8)):08x}"
 
 
 def _remember(node, result: Result) -> None:
@@ -291,7 +300,9 @@ def _remember(node, result: Result) -> None:
     node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(result.provenance, default=str))
 
 
-def _add_segment(node, label: Label, mask: np.ndarray, source) -> None:
+def add_segment(
+    node: slicer.vtkMRMLSegmentationNode, label: Label, mask: np.ndarray, source: slicer.vtkMRMLScalarVolumeNode
+) -> None:
     """One segment of the label table; a label that was looked for and not found becomes an empty segment."""
     segment = slicer.vtkSegment()
     segment.SetName(label.name)
@@ -326,13 +337,17 @@ def redraw_segments(
 ) -> None:
     """Give the segments of a result another shape: ``labels`` (k, j, i) as in its label table; surfaces are dropped.
 
-    Nothing but the shapes changes, so that this can follow a slider.
+    Nothing but the shapes changes, so that this can follow a slider. Segments that a person added stay as they are.
     """
     was = segmentation.StartModify()
     segmentation.RemoveClosedSurfaceRepresentation()
-    for segment_id in segmentation.GetSegmentation().GetSegmentIDs():
-        segment, mask = segmentation.GetSegmentation().GetSegment(segment_id), labels == int(segment_id.split("_")[-1])
-        if mask.any():
+    segmentation.SetAttribute(DRAWN_ATTRIBUTE, label_mark(labels))
+    for label in LabelTable.read(get_task(segmentation.GetAttribute(TASK_ATTRIBUTE)).resources / "labels.csv"):
+        segment, mask = segmentation.GetSegmentation().GetSegment(f"Segment_{label.value}"), labels == label.value
+        if segment is None:
+            add_segment(segmentation, label, mask, source)
+        elif mask.any():
+            segment.SetLabelValue(1)  # Segment Editor may have put several segments into one image
             segment.AddRepresentation("Binary labelmap", _oriented_image(mask, source))
         else:
             segment.RemoveRepresentation("Binary labelmap")

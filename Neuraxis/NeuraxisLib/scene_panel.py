@@ -17,10 +17,12 @@ from slicer.util import VTKObservationMixin
 from NeuraxisLib import RESEARCH_USE_NOTICE
 from NeuraxisLib.batch import summary
 from NeuraxisLib.batch_cases import cases_in
+from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.headline import headline
 from NeuraxisLib.panel import device_choices
 from NeuraxisLib.run_panel import RunPanel
 from NeuraxisLib.scene import result_nodes
+from NeuraxisLib.scene_review import ReviewSection
 from NeuraxisLib.scene_tables import table_rows
 
 POLL_INTERVAL_MS = 100
@@ -72,7 +74,8 @@ class ModulePanel(VTKObservationMixin):
 
         A section serves several modules. It has a ``top`` (its widget), ``refresh(volume, folder)``, called whenever
         the panel is refreshed with the volume whose result is shown and the folder of that result (either None), and
-        ``leave()``, called when the module is left or the scene goes.
+        ``leave()``, called when the module is left or the scene goes. It may have a ``cleanup()``, called when the
+        panel goes.
         """
         self._widget.layout.addWidget(section.top)
         self.sections.append(section)
@@ -82,6 +85,7 @@ class ModulePanel(VTKObservationMixin):
 
     def begin(self) -> None:
         """Follow the scene from now on; called at the end of ``setup``."""
+        self.review = self.add(ReviewSection(self))
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._sceneCloses)
         self.addObserver(scene, scene.EndCloseEvent, self._sceneReady)
@@ -103,6 +107,9 @@ class ModulePanel(VTKObservationMixin):
         self.run.drop()
         self._bind(None)
         self.removeObservers()
+        for section in self.sections:
+            if hasattr(section, "cleanup"):
+                section.cleanup()
         self._logic.stop()
 
     def _sceneCloses(self, caller, event) -> None:
@@ -230,8 +237,44 @@ class ModulePanel(VTKObservationMixin):
             self.say(self._logic.installPackages())
         self.refresh()
 
+    # -- results ------------------------------------------------------------------------------------------------
+
+    def resultFolder(self, volume: Any) -> Path | None:
+        """Folder with the files of a volume's result, or None."""
+        return self._logic.resultFolder(volume)
+
+    def choose(self, volume: Any) -> None:
+        """Show the result of another volume of the scene."""
+        if hasattr(self._widget, "choose"):
+            self._widget.choose(volume)
+        else:
+            self.parameterNode.inputVolume = volume
+
+    def bringUpToDate(self, folder: Path) -> None:
+        """Let the files of the result that is shown say what a person has corrected in the scene.
+
+        Raises:
+            NeuraxisError: they cannot be written.
+        """
+        if hasattr(self._logic, "correctedFolder"):
+            self._logic.correctedFolder(self._widget.source())
+        else:
+            self.review.edits.bring_up_to_date(folder)
+
+    def _isUpToDate(self, folder: Path) -> bool:
+        """Bring the files up to date; whether that worked, else what is wrong is said."""
+        try:
+            with slicer.util.WaitCursor():
+                self.bringUpToDate(folder)
+        except NeuraxisError as error:
+            self.say(str(error))
+            return False
+        return True
+
     def copyReport(self, folder: Path, target: str) -> None:
-        """Copy the report of a result folder to where the user wants it."""
+        """Copy the report of a result folder, with all corrections, to where the user wants it."""
+        if not self._isUpToDate(folder):
+            return
         try:
             shutil.copyfile(folder / "report.html", target)
         except OSError as error:
@@ -240,5 +283,6 @@ class ModulePanel(VTKObservationMixin):
         self.say(_("Report saved."))
 
     def openFolder(self, folder: Path) -> None:
-        """Open a folder in the file browser."""
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
+        """Open a result folder in the file browser, with all corrections."""
+        if self._isUpToDate(folder):
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))

@@ -71,6 +71,8 @@ class Task:
         needs_model: whether the task cannot run without a model file. One that can gets None unless a model is named.
         rules: published rules that ``evaluate`` compares models with and that are no models.
         series: which DICOM series of a study a batch takes.
+        corrections: name of the module that measures what a person has corrected and writes cases to learn from
+            (:mod:`NeuraxisLib.review_corrections`); "" if there is none.
     """
 
     name: str
@@ -85,6 +87,8 @@ class Task:
     needs_model: bool = True
     rules: tuple[str, ...] = ()
     series: SeriesRule = field(default_factory=SeriesRule)
+
+    corrections: str = ""
 
     def reader(self, name: str) -> Callable[..., Any] | None:
         """The function that reads an input; None where it is a plain 3-D image."""

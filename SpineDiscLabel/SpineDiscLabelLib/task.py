@@ -68,6 +68,7 @@ TASK = Task(
     resources=Path(__file__).resolve().parent / "Resources",
     run=_run,
     originals="SpineDiscLabelLib.networks.originals:ORIGINALS",
+    corrections="SpineDiscLabelLib.corrections",
     series=SeriesRule(
         "MR", "sagittal", least_slices=5, thickness_mm=(0.5, 6.0), wished=("T2",),
         avoided=("STIR", "DWI", "ADC", "MYELO", "SURVEY", "LOC"),

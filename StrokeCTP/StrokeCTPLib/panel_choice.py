@@ -37,6 +37,15 @@ def source_of(parameters: Any) -> Any:
     return scene_frames.average_node(parameters.frames) if starts_from_frames(parameters) else parameters.cbfMap
 
 
+def choose_source(parameters: Any, source: Any) -> None:
+    """Choose the input that the result of a volume node was computed from."""
+    frames = source.GetNodeReference(scene_frames.FRAMES_ROLE)
+    if frames is not None:
+        parameters.inputKind, parameters.frames = "frames", frames
+    else:
+        parameters.inputKind, parameters.cbfMap = "maps", source
+
+
 def why_not(parameters: Any) -> str:
     """One sentence on why the chosen input cannot be computed on; empty if it can."""
     return _why_no_input(parameters) or _why_no_exclusion(parameters)

@@ -14,6 +14,7 @@ import numpy as np
 from NeuraxisLib import scene, scene_frames, scene_masks
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import write_volume
+from NeuraxisLib.scene_review_edits import is_edited
 from NeuraxisLib.scene_runs import SceneRuns
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib import panel_choice
@@ -113,7 +114,12 @@ def excluded_key(nodes: Mapping[str, Any]) -> str:
 
 
 def is_up_to_date(nodes: Mapping[str, Any], parameters: Any) -> bool:
-    """Whether a result in the scene was computed with options, network and excluded tissue as the panel says them."""
+    """Whether a result in the scene was computed with options, network and excluded tissue as the panel says them.
+
+    One that was edited by hand is: no computation would draw it again.
+    """
+    if is_edited(nodes):
+        return True
     table, mask = nodes.get("table measurements"), panel_choice.excluded_tissue(parameters)
     asked = asked_text(panel_choice.options_of(parameters), parameters.modelName, mask)
     return table is not None and table.GetAttribute(ASKED_ATTRIBUTE) == asked

@@ -155,6 +155,7 @@ TASK = Task(
     resources=Path(__file__).resolve().parent / "Resources",
     run=_run,
     originals="StrokeCTPLib.networks.originals:ORIGINALS",
+    corrections="StrokeCTPLib.corrections",
     readers={"perfusion": "StrokeCTPLib.inputs:read_perfusion"},
     optional=frozenset({"exclude"}),
     needs_model=False,

@@ -36,6 +36,7 @@ class Application:
         sys.modules["qt"], sys.modules["ctk"] = qt_module.make_qt(), qt_module.make_ctk()
         from Testing.slicer_stand_in import packaging, parameter_node, scripted_module, translation
         from Testing.slicer_stand_in.logics import Logics
+        from Testing.slicer_stand_in.segment_editor import ModuleSelector, SegmentEditorModule
         from Testing.slicer_stand_in.slicer_app import MainWindow, Modules, SlicerApp
         from Testing.slicer_stand_in.views import LayoutManager
 
@@ -54,7 +55,14 @@ class Application:
         self.layout = LayoutManager(self.logics)
         slicer.app = self.app = SlicerApp(self)
         slicer.modules = self.modules = Modules(self.logics)
-        self._main_window = MainWindow()
+        self.modules.segmenteditor = SegmentEditorModule()
+        self.entered = None  # the module's widget that the user has open
+        self._main_window = MainWindow(ModuleSelector(self))
+
+    @property
+    def main_window(self):
+        """The main window, which is not shown."""
+        return self._main_window
 
     @property
     def temporary(self) -> str:
@@ -99,14 +107,14 @@ class Application:
 
     def enter(self, widget) -> None:
         """The user opens the module."""
-        widget.parent._entered = True
+        widget.parent._entered, self.entered = True, widget
         if hasattr(widget, "enter"):
             widget.enter()
         self.app.processEvents()
 
     def leave(self, widget) -> None:
         """The user goes to another module."""
-        widget.parent._entered = False
+        widget.parent._entered, self.entered = False, None
         if hasattr(widget, "exit"):
             widget.exit()
 

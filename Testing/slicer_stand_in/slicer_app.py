@@ -84,12 +84,16 @@ class ModuleManager:
 
 
 class MainWindow(QtWidgets.QMainWindow):
-    """Only there for its status bar, whose messages are recorded."""
+    """Only there for its status bar, whose messages are recorded, its module selector, and the keys of modules."""
 
-    def __init__(self):
+    def __init__(self, selector):
         super().__init__()
+        self._selector = selector
         self.setObjectName("qSlicerMainWindow")
         self.statusBar().messageChanged.connect(lambda text: text and recorded.status.append(text))
+
+    def moduleSelector(self):
+        return self._selector
 
 
 class _Module:

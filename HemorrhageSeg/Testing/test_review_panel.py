@@ -1,0 +1,433 @@
+"""Editing and reviewing in the real panel on the stand-in: every button of the section, and the keys."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
+from Testing.slicer_stand_in.fixtures import add_head, application, stand_in  # noqa: F401
+from Testing.slicer_stand_in.segment_editor import paint
+
+HEADER = {"title": "Starter", "notice": "Research use only.", "licence": "Apache-2.0", "scores": {}}
+#: mL of a voxel of the head: 2 x 2 x 5 mm.
+VOXEL_ML = 0.02
+
+
+@pytest.fixture
+def client(application, tmp_path, monkeypatch):  # noqa: F811
+    """A fake worker behind the module's real logic; nobody has given initials yet."""
+    import qt
+
+    qt.QSettings().clear()
+    fake = FakeClient(tmp_path)
+    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
+    models = [SimpleNamespace(name="starter", title="Starter", header=HEADER)]
+    monkeypatch.setattr(logic, "newClient", lambda self: fake)
+    monkeypatch.setattr(logic, "models", lambda self, refresh=False: models)
+    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    return fake
+
+
+@pytest.fixture
+def head(client):
+    """A volume in the scene."""
+    return add_head("Smith John")
+
+
+@pytest.fixture
+def widget(application, client, head):  # noqa: F811
+    """The panel with a result: one bleed of 300 voxels, 6 mL."""
+    panel = application.new_widget("HemorrhageSeg")
+    run(panel, client)
+    yield panel
+    application.close_widget(panel)
+
+
+@pytest.fixture
+def ui(widget):
+    """Widgets of the section."""
+    return widget._panel.review.ui
+
+
+def run(widget, client):
+    """Click the button and let the fake worker finish."""
+    widget.ui.applyButton.click()
+    client.finish(bleed_result(client.handle.job.volume))
+    widget._panel.run.on_timer()
+
+
+def nodes(head):
+    """Part -> node of the result."""
+    from NeuraxisLib import scene
+
+    return scene.result_nodes(head, "hemorrhage")
+
+
+def rows(widget):
+    """The table of measurements: first cell -> the others."""
+    model = widget.ui.resultTableView.model()
+    cells = [[model.item(r, c).text() for c in range(model.columnCount())] for r in range(model.rowCount())]
+    return {row[0]: row[1:] for row in cells}
+
+
+def paint_bleed(head, size=20):
+    """Paint one slice more below the bleed: 100 + 2 * 100 voxels become 100 * 4."""
+    mask = np.zeros((24, 64, 64), bool)
+    mask[11:14, 20:30, 20:30] = True
+    mask[14, 20:30, 20 : 20 + size // 2] = True
+    paint(nodes(head)["labels"], "Segment_1", mask, head)
+    return mask
+
+
+def settle(application, widget):  # noqa: F811
+    """Let the timer that waits for a pause in painting end."""
+    import time
+
+    edits = widget._panel.review.edits
+    until = time.monotonic() + 10
+    while edits._timer.active and time.monotonic() < until:
+        application.app.processEvents()
+    assert not edits._timer.active
+
+
+# -- editing ------------------------------------------------------------------------------------------------------
+
+
+def test_edit_button_opens_segment_editor_with_segments_and_image(application, widget, ui, head):  # noqa: F811
+    segmentation = nodes(head)["labels"]
+    before = segmentation.GetSegmentation().GetSegment("Segment_1")
+    named, color = before.GetTerminology() if hasattr(before, "GetTerminology") else "", before.GetColor()
+    ui.editButton.click()
+    import slicer
+
+    panel = slicer.modules.segmenteditor.widgetRepresentation()
+    assert panel.isEntered and not widget.parent.isEntered
+    editor = panel.self().editor
+    assert editor.segmentationNode() is segmentation and editor.sourceVolumeNode() is head
+    assert editor.currentSegmentID() == "Segment_1"
+    paint_bleed(head)
+    after = segmentation.GetSegmentation().GetSegment("Segment_1")
+    assert after.GetColor() == color and after.GetName() == "Hemorrhage"
+    assert (after.GetTerminology() if hasattr(after, "GetTerminology") else "") == named
+
+
+def test_measures_follow_an_edit_and_lose_their_interval(application, widget, ui, head):  # noqa: F811
+    assert rows(widget)["Total volume"][:3] == ["6.00", "mL", "5.40 to 6.60"] and not ui.revertButton.enabled
+    ui.editButton.click()
+    paint_bleed(head)
+    settle(application, widget)
+    application.enter(widget)
+    assert rows(widget)["Total volume"][:3] == ["8.00", "mL", "edited by hand"]
+    assert rows(widget)["Slices touched"][0] == "4" and "edited by hand" in widget.ui.headlineLabel.text
+    assert ui.revertButton.enabled and not ui.editedLabel.isHidden()
+    assert "Edited by hand: Total volume 8.00 mL (was 6.00)" in " ".join(application.recorded.status)
+
+
+def test_many_strokes_are_measured_once(application, widget, head, monkeypatch):  # noqa: F811
+    from NeuraxisLib import scene_review_edits
+
+    counted = []
+    real = scene_review_edits.corrected
+    monkeypatch.setattr(scene_review_edits, "corrected", lambda *given: counted.append(1) or real(*given))
+    for size in (4, 8, 12, 16, 20):
+        paint_bleed(head, size)
+        application.app.processEvents()
+    assert counted == []
+    settle(application, widget)
+    assert counted == [1] and rows(widget)["Total volume"][0] == "8.00"
+
+
+def test_back_to_the_networks_outline(application, widget, ui, head):  # noqa: F811
+    from NeuraxisLib.scene_review_result import label_table, labels_of
+
+    table, labels = rows(widget), labels_of(nodes(head)["labels"], head, label_table("hemorrhage"))
+    paint_bleed(head)
+    settle(application, widget)
+    assert rows(widget) != table
+    ui.revertButton.click()
+    assert rows(widget) == table and not ui.revertButton.enabled and ui.editedLabel.isHidden()
+    assert np.array_equal(labels_of(nodes(head)["labels"], head, label_table("hemorrhage")), labels)
+    assert set(nodes(head)) == {"labels", "map entropy", "table measurements"}
+
+
+def test_a_removed_segment_counts_as_empty_and_comes_back(application, widget, ui, head):  # noqa: F811
+    segmentation = nodes(head)["labels"].GetSegmentation()
+    mine = segmentation.AddEmptySegment("", "mine")
+    segmentation.RemoveSegment("Segment_1")
+    settle(application, widget)
+    assert float(rows(widget)["Total volume"][0]) == 0 and rows(widget)["ABC/2"][0] == "\u2013"
+    ui.revertButton.click()
+    assert rows(widget)["Total volume"][0] == "6.00"
+    assert segmentation.GetSegment("Segment_1").GetName() == "Hemorrhage" and segmentation.GetSegment(mine) is not None
+
+
+def test_a_new_run_is_no_edit(application, widget, client, ui, head):  # noqa: F811
+    paint_bleed(head)
+    settle(application, widget)
+    run(widget, client)
+    settle(application, widget)
+    assert rows(widget)["Total volume"][2] == "5.40 to 6.60" and not ui.revertButton.enabled
+    assert "labels as found" not in nodes(head)
+
+
+def test_edits_survive_saving_and_loading_the_scene(application, widget, ui, head, tmp_path):  # noqa: F811
+    paint_bleed(head)
+    settle(application, widget)
+    assert application.scene.WriteToMRB(str(tmp_path / "case.mrb"))
+    application.scene.Clear(0)
+    assert application.scene.ReadFromMRB(str(tmp_path / "case.mrb"))
+    application.app.processEvents()
+    settle(application, widget)
+    assert rows(widget)["Total volume"][:3] == ["8.00", "mL", "edited by hand"] and ui.revertButton.enabled
+    ui.revertButton.click()
+    assert rows(widget)["Total volume"][:3] == ["6.00", "mL", "5.40 to 6.60"]
+
+
+def test_report_and_files_say_what_was_edited(application, widget, client, ui, head, tmp_path):  # noqa: F811
+    from NeuraxisLib.result_folder import read_result
+
+    folder = client.handle.result_folder
+    mask = paint_bleed(head)
+    settle(application, widget)
+    application.recorded.answers.append(str(tmp_path / "saved.html"))
+    widget.ui.saveReportButton.click()
+    assert "A person has edited this outline" in (tmp_path / "saved.html").read_text()
+    result = read_result(folder)
+    assert np.array_equal(result.labels.array, mask) and result.provenance["corrected"]["voxels_added"] == 100
+    total = result.measurements[0]
+    assert total.value == pytest.approx(400 * VOXEL_ML) and total.interval is None
+    ui.revertButton.click()
+    widget.ui.openFolderButton.click()
+    result = read_result(folder)
+    assert result.labels.array.sum() == 300 and result.measurements[0].interval == pytest.approx((5.4, 6.6))
+    assert "corrected" not in result.provenance and not (folder / "as_found.json").exists()
+
+
+# -- verdicts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, verdict", [("accept", "accepted"), ("corrected", "corrected"), ("reject", "rejected")])
+def test_verdict_is_saved_with_the_result_and_taken_back(widget, client, ui, head, name, verdict):
+    from NeuraxisLib import __version__
+    from NeuraxisLib.result_folder import read_result
+    from NeuraxisLib.review import fingerprint_of, read_review
+
+    folder, button = client.handle.result_folder, getattr(ui, f"{name}Button")
+    ui.commentLineEdit.text, ui.initialsLineEdit.text = "thin rim at the tentorium", "AB"
+    button.click()
+    saved = read_review(folder)
+    assert (saved.verdict, saved.comment, saved.reader) == (verdict, "thin rim at the tentorium", "AB")
+    assert saved.sha256 == fingerprint_of(read_result(folder)) and saved.software == __version__
+    assert button.checked and ui.casesList.item(0).text() == f"Smith John: {verdict}"
+    button.click()
+    assert read_review(folder) is None and not button.checked
+    assert ui.casesList.item(0).text() == "Smith John: not reviewed"
+
+
+def test_another_verdict_replaces_the_first(widget, client, ui):
+    ui.acceptButton.click()
+    ui.rejectButton.click()
+    assert (ui.acceptButton.checked, ui.rejectButton.checked) == (False, True)
+
+
+def test_comment_changed_later_is_saved(widget, client, ui):
+    from NeuraxisLib.review import read_review
+
+    ui.acceptButton.click()
+    ui.commentLineEdit.text = "second look"
+    ui.commentLineEdit.editingFinished.emit()
+    assert read_review(client.handle.result_folder).comment == "second look"
+    ui.initialsLineEdit.text = "CD"
+    ui.initialsLineEdit.editingFinished.emit()
+    assert read_review(client.handle.result_folder).reader == "CD"
+    ui.initialsLineEdit.text = "12 3"
+    ui.initialsLineEdit.editingFinished.emit()
+    assert "no initials" in widget.ui.statusLabel.text and read_review(client.handle.result_folder).reader == "CD"
+
+
+def test_initials_are_remembered(application, client, head):  # noqa: F811
+    for typed, shown in (("EF", "EF"), ("12 3", "EF")):
+        panel = application.new_widget("HemorrhageSeg")
+        panel._panel.review.ui.initialsLineEdit.text = typed
+        panel._panel.review.ui.initialsLineEdit.editingFinished.emit()
+        application.close_widget(panel)
+        panel = application.new_widget("HemorrhageSeg")
+        assert panel._panel.review.ui.initialsLineEdit.text == shown
+        application.close_widget(panel)
+
+
+def test_accepting_an_edited_outline_corrects_it(application, widget, client, ui, head):  # noqa: F811
+    from NeuraxisLib.result_folder import read_result
+    from NeuraxisLib.review import reviewed_case
+
+    paint_bleed(head)
+    settle(application, widget)
+    ui.acceptButton.click()
+    case = reviewed_case(client.handle.result_folder)
+    assert case.review.verdict == "corrected" and case.is_current
+    assert "counts as corrected" in widget.ui.statusLabel.text
+    assert read_result(client.handle.result_folder).labels.array.sum() == 400
+
+
+def test_an_edit_after_the_verdict_is_told(application, widget, ui, head):  # noqa: F811
+    ui.acceptButton.click()
+    paint_bleed(head)
+    settle(application, widget)
+    assert "changed after that" in ui.verdictLabel.text
+
+
+def test_verdict_comes_back_with_the_scene(application, widget, ui, head, tmp_path):  # noqa: F811
+    ui.commentLineEdit.text = "good"
+    ui.acceptButton.click()
+    assert application.scene.WriteToMRB(str(tmp_path / "case.mrb"))
+    application.scene.Clear(0)
+    assert not ui.acceptButton.enabled and not ui.acceptButton.checked
+    assert application.scene.ReadFromMRB(str(tmp_path / "case.mrb"))
+    application.app.processEvents()
+    assert ui.acceptButton.checked and ui.commentLineEdit.text == "good"
+
+
+def test_next_unreviewed_case_and_the_list(application, widget, client, ui, head):  # noqa: F811
+    other = add_head("Doe Jane")
+    widget.ui.inputSelector.setCurrentNode(other)
+    run(widget, client)
+    ui.commentLineEdit.text = "of Jane"
+    ui.acceptButton.click()
+    assert [ui.casesList.item(row).text() for row in range(2)] == ["Smith John: not reviewed", "Doe Jane: accepted"]
+    ui.nextCaseButton.click()
+    assert widget.ui.inputSelector.currentNode() is head and ui.commentLineEdit.text == ""
+    red = application.layout.sliceWidget("Red").mrmlSliceCompositeNode()
+    assert red.GetBackgroundVolumeID() == head.GetID()
+    ui.rejectButton.click()
+    assert not ui.nextCaseButton.enabled
+    ui.casesList.itemClicked.emit(ui.casesList.item(1))
+    assert widget.ui.inputSelector.currentNode() is other and ui.commentLineEdit.text == "of Jane"
+
+
+# -- export -------------------------------------------------------------------------------------------------------
+
+
+def test_export_writes_usable_cases_without_names(application, widget, client, ui, head, tmp_path):  # noqa: F811
+    from NeuraxisLib.files import read_volume
+
+    assert not ui.exportButton.enabled
+    mask = paint_bleed(head)
+    settle(application, widget)
+    ui.commentLineEdit.text = "of Smith"
+    ui.correctedButton.click()
+    other = add_head("Doe Jane", np.diag([-1.0, -1.0, 5.0, 1.0]))
+    widget.ui.inputSelector.setCurrentNode(other)
+    run(widget, client)
+    ui.rejectButton.click()
+    chosen = tmp_path / "training"
+    chosen.mkdir()
+    application.recorded.answers.append(str(chosen))
+    ui.exportButton.click()
+    assert widget.ui.statusLabel.text == "1 case exported. Left out: 'Doe Jane': it was rejected."
+    (row,) = csv.DictReader((chosen / "hemorrhage" / "cases.csv").open())
+    truth = read_volume(chosen / "hemorrhage" / row["truth"])
+    assert np.array_equal(truth.array, mask) and row["patient"] == row["id"]
+    from NeuraxisLib import scene
+
+    assert np.allclose(truth.ijk_to_ras, scene.ijk_to_world(head)), "on the grid of the scan, tilt and all"
+    text = "".join(p.name + p.read_text(errors="ignore") for p in chosen.rglob("*") if p.is_file())
+    assert "Smith" not in text and "Jane" not in text
+    about = json.loads((chosen / "about.json").read_text())
+    assert about["prepare"]["hemorrhage"] == "neuraxis prepare hemorrhage hemorrhage.h5 --layout csv"
+    application.recorded.answers.append(str(chosen))
+    ui.exportButton.click()
+    assert (chosen / "corrected cases" / "about.json").is_file(), "nothing that lies there is touched"
+
+
+# -- keys ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def window(application, widget):  # noqa: F811
+    """The main window on the screen, with the panel in it, as in Slicer."""
+    from PySide6.QtTest import QTest
+
+    window = application.main_window
+    window.setCentralWidget(widget.parent)
+    window.show()
+    window.activateWindow()
+    assert QTest.qWaitForWindowActive(window, 5000)
+    application.app.processEvents()
+    yield window
+    window.takeCentralWidget()  # the window stays: one that was hidden gets no focus again off screen
+
+
+def press(window, key, shift=False):
+    """Press a key in whatever has the focus."""
+    from PySide6 import QtCore, QtWidgets
+    from PySide6.QtTest import QTest
+
+    modifier = QtCore.Qt.ShiftModifier if shift else QtCore.Qt.NoModifier
+    QTest.keyClick(QtWidgets.QApplication.focusWidget() or window, key, modifier)
+
+
+def test_keys_do_what_their_buttons_do(application, widget, ui, head, window):  # noqa: F811
+    window.setFocus()
+    press(window, "n")
+    assert widget.ui.statusLabel.text.startswith("Slice 15,")
+    press(window, "o")
+    assert widget.ui.overlayCheckBox.checked
+    press(window, "o")
+    assert not widget.ui.overlayCheckBox.checked
+    paint_bleed(head)
+    settle(application, widget)
+    press(window, "u", shift=True)
+    assert rows(widget)["Total volume"][0] == "6.00"
+    press(window, "a", shift=True)
+    assert ui.acceptButton.checked
+    press(window, "a", shift=True)
+    assert ui.acceptButton.checked, "the key accepts; it does not take back"
+
+
+def test_keys_are_letters_in_a_text_field(application, widget, ui, window):  # noqa: F811
+    ui.reviewCollapsibleButton.collapsed = False
+    ui.commentLineEdit.setFocus()
+    application.app.processEvents()
+    assert ui.commentLineEdit.focus
+    for key, shift in (("n", False), ("o", False), ("a", True)):
+        press(window, key, shift)
+    assert ui.commentLineEdit.text.lower() == "noa"
+    assert not widget.ui.overlayCheckBox.checked and not ui.acceptButton.checked
+    assert "Slice" not in widget.ui.statusLabel.text
+
+
+def shortcuts(window):
+    """Keys that are in force."""
+    import qt
+
+    return sorted(s.key.toString() for s in window.findChildren(qt.QShortcut) if s.enabled)
+
+
+def test_keys_live_while_the_module_is_open(application, widget):  # noqa: F811
+    window = application.main_window
+    assert shortcuts(window) == ["N", "O", "Shift+A", "Shift+U"]
+    application.leave(widget)
+    assert shortcuts(window) == []
+    application.enter(widget)
+    assert shortcuts(window) == ["N", "O", "Shift+A", "Shift+U"]
+    application.scene.Clear(0)
+    assert len(shortcuts(window)) == 4
+
+
+def test_tool_tips_name_the_keys_and_none_is_slicers_own(widget, ui):
+    from NeuraxisLib.scene_review_keys import ACCEPT, NEXT_SLICE, OVERLAY, UNDO
+
+    for button, key in (
+        (widget.ui.nextSliceButton, NEXT_SLICE), (widget.ui.overlayCheckBox, OVERLAY), (ui.acceptButton, ACCEPT),
+        (ui.revertButton, UNDO),
+    ):  # fmt: skip
+        assert button.toolTip.endswith(f"[{key}]")
+    taken = {"B", "F", "V", "R", "G", "T", "[", "]", "{", "}", "Left", "Right", "Up", "Down", "Home", "End"}
+    taken |= {f"Ctrl+{key}" for key in "FOSWH0123456BZYXCVA"}
+    assert not taken & {ACCEPT, NEXT_SLICE, OVERLAY, UNDO}
