@@ -38,6 +38,7 @@ import typer
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
 from NeuraxisLib.cli_dicom import write_dicom
 from NeuraxisLib.cli_batch import run_batch
+from NeuraxisLib.cli_followup import follow_up_command
 from NeuraxisLib.cli_labels import write_disc_labels
 from NeuraxisLib.cli_maps import write_dicom_maps
 from NeuraxisLib.cli_models import models_group
@@ -71,6 +72,7 @@ def make_app() -> typer.Typer:
     app.add_typer(models_group(), name="models")
     app.command("batch")(run_batch)
     app.add_typer(review_group(), name="review")
+    app.command("followup")(follow_up_command)
     app.command("info")(show_info)
     app.command("maps")(write_dicom_maps)
     app.command("dicom")(write_dicom)

@@ -20,6 +20,8 @@ TASKS = {
     "stroke": "StrokeCTPLib.task:TASK",
     "discs": "SpineDiscLabelLib.task:TASK",
 }
+#: Tasks that compare two results of one of these; found by name, but none of them is a choice for a single scan.
+COMPARISONS = {"followup": "HemorrhageSegLib.followup_task:TASK"}
 
 
 class Progress:
@@ -97,9 +99,10 @@ class Task:
 
 def get_task(name: str) -> Task:
     """The task of that name; InputError names the known ones otherwise."""
-    if name not in TASKS:
+    known = TASKS | COMPARISONS
+    if name not in known:
         raise InputError(f"There is no task '{name}'; choose one of: {', '.join(TASKS)}.")
-    return _named(TASKS[name])
+    return _named(known[name])
 
 
 def _named(place: str) -> Any:
