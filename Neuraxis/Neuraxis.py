@@ -1,10 +1,6 @@
-"""Slicer module: what all Neuraxis modules share in Slicer: compute settings, packages, installed models."""
+"""Slicer module: what all Neuraxis modules share in Slicer: models, compute settings, self-test, packages."""
 
-import importlib.util
-import logging
-import shutil
-import subprocess
-import sys
+import weakref
 from pathlib import Path
 
 import qt
@@ -21,15 +17,7 @@ from slicer.ScriptedLoadableModule import (
 #: What every worker needs besides torch.
 REQUIREMENTS_FILE = Path(__file__).parent / "NeuraxisLib" / "Resources" / "requirements.txt"
 TORCH_REQUIREMENT = ">=2.2"
-#: Asks an interpreter what it has, without importing torch (which takes seconds).
-CHECK_CODE = (
-    "import sys, importlib.metadata as m\n"
-    "def version(name):\n"
-    "    try: return m.version(name)\n"
-    "    except m.PackageNotFoundError: return 'missing'\n"
-    "print('Python', sys.version.split()[0] + ';', ', '.join(n + ' ' + version(n) for n in sys.argv[1:]))"
-)
-CHECKED_PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors")
+POLL_INTERVAL_MS = 100
 
 
 class Neuraxis(ScriptedLoadableModule):
@@ -42,151 +30,161 @@ class Neuraxis(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["The Neuraxis contributors"]
         self.parent.helpText = _(
-            "Compute settings and models of the Neuraxis modules. Research use only; not a medical device. "
+            "Models, compute settings and self-test of the Neuraxis modules. Research use only; not a medical device. "
             "<a href='https://github.com/neuraxis-project/SlicerNeuraxis'>Documentation</a>"
         )
         self.parent.acknowledgementText = _("Part of Neuraxis, tools for neuroradiology research.")
 
 
 class NeuraxisWidget(ScriptedLoadableModuleWidget):
-    """Panel: settings of the worker and the list of models."""
+    """Panel: notice, status and progress on top, then one section after the other; only one of them works at a time.
+
+    Attributes:
+        logic: the module's logic.
+        ui: the widgets above the sections, by name.
+        task, parameterNode: None, as the panel belongs to no task; sections that serve several panels may ask.
+    """
+
+    task = parameterNode = None
 
     def setup(self):
         """Build the panel."""
         ScriptedLoadableModuleWidget.setup(self)
         from NeuraxisLib import RESEARCH_USE_NOTICE
-        from NeuraxisLib.panel import PYTHON_SETTING, THREADS_SETTING
+        from NeuraxisLib.background import BackgroundRuns
+        from NeuraxisLib.run_panel import RunPanel
+        from NeuraxisLib.scene_batch import BatchSection
+        from NeuraxisLib.scene_models import ModelsSection
+        from NeuraxisLib.scene_selftest import SelfTestSection
+        from NeuraxisLib.scene_settings import SettingsSection
 
         self.logic = NeuraxisLogic()
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/Neuraxis.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        settings = slicer.app.userSettings()
         self.ui.noticeLabel.text = RESEARCH_USE_NOTICE
-        self.ui.pythonPathLineEdit.currentPath = settings.value(PYTHON_SETTING) or ""
-        self.ui.threadsSpinBox.value = int(settings.value(THREADS_SETTING) or 0)
-        self.ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPythonChanged)
-        self.ui.threadsSpinBox.connect("valueChanged(int)", self.onThreadsChanged)
-        self.ui.checkButton.connect("clicked(bool)", self.onCheck)
-        self.ui.modelsTable.connect("itemSelectionChanged()", self.onModelSelected)
-        self.ui.addModelButton.connect("clicked(bool)", self.onAddModel)
-        self.ui.removeModelButton.connect("clicked(bool)", self.onRemoveModel)
-        self.ui.openModelsButton.connect("clicked(bool)", self.onOpenModels)
-        self.refreshModels()
+        self._timer = qt.QTimer()
+        self._timer.interval = POLL_INTERVAL_MS
+        self._background = BackgroundRuns()
+        self.run = RunPanel(self.ui, self._background, self._timer, self.say, self.refresh)
+        self._timer.connect("timeout()", self.run.on_timer)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self._sections = []
+        self.add(ModelsSection(self))
+        self.add(SettingsSection(self))
+        self.add(SelfTestSection(self))
+        self.add(BatchSection(self))
+        self.layout.addStretch(1)
+        self.refresh()
+
+    def add(self, section):
+        """Put a section below the others: ``top`` is its widget; ``refresh()`` and ``leave()`` are called on it."""
+        self.layout.addWidget(section.top)
+        self._sections.append(section)
+        return section
 
     def enter(self):
         """Called whenever the user opens the module."""
-        self.refreshModels()
+        self.refresh()
 
-    def refreshModels(self):
-        """Fill the list of models."""
-        self._models, table = self.logic.models(), self.ui.modelsTable
-        heads = [_("Model"), _("Task"), _("Licence"), _("Place")]
-        table.setColumnCount(len(heads))
-        table.setHorizontalHeaderLabels(heads)
-        table.setRowCount(len(self._models))
-        for row, model in enumerate(self._models):
-            place = _("user folder") if self.logic.isUserModel(model) else _("extension")
-            for column, text in enumerate((model.title, model.task, model.header["licence"], place)):
-                item = qt.QTableWidgetItem(text)
-                item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
-                table.setItem(row, column, item)
-        table.resizeColumnsToContents()
-        self.onModelSelected()
+    def cleanup(self):
+        """The panel goes: nothing is left running."""
+        self.run.cancel()
+        self.run.drop()
+        for section in self._sections:
+            section.leave()
 
-    def _selectedModel(self):
-        row = self.ui.modelsTable.currentRow()
-        return self._models[row] if 0 <= row < len(self._models) else None
+    @property
+    def isBusy(self):
+        """Whether a section works on something."""
+        return self.run.is_running
 
-    def onModelSelected(self):
-        """Show the card of the chosen model."""
-        from NeuraxisLib.panel import model_card
+    def start(self, work, done, then=None):
+        """Call ``work(progress)`` in the background, with progress bar and Cancel; one such work at a time.
 
-        model = self._selectedModel()
-        self.ui.modelCardLabel.text = model_card(model.header) if model else ""
-        self.ui.removeModelButton.enabled = model is not None and self.logic.isUserModel(model)
-
-    def onPythonChanged(self, path):
-        """Another interpreter for the worker; the next worker that starts takes it."""
-        from NeuraxisLib.panel import PYTHON_SETTING
-
-        slicer.app.userSettings().setValue(PYTHON_SETTING, path.strip())
-        self.ui.checkLabel.text = ""
-
-    def onThreadsChanged(self, count):
-        """Another number of threads."""
-        from NeuraxisLib.panel import THREADS_SETTING
-
-        slicer.app.userSettings().setValue(THREADS_SETTING, count)
-
-    def onCheck(self, checked=False):
-        """Say what the worker's Python has."""
-        qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
-        try:
-            self.ui.checkLabel.text = self.logic.describeWorker()
-        finally:
-            qt.QApplication.restoreOverrideCursor()
-
-    def onAddModel(self, checked=False):
-        """Copy a model file into the folder of the user."""
-        path = qt.QFileDialog.getOpenFileName(self.parent, _("Add model file"), "", "*.safetensors")
-        if not path:
+        ``done``: what to say at its end. ``then``: called with what it returned.
+        """
+        if self.isBusy:
             return
-        try:
-            model = self.logic.addModel(path)
-        except Exception as error:
-            logging.error("%s", error)
-            self.ui.statusLabel.text = str(error)
-            return
-        self.refreshModels()
-        self.ui.statusLabel.text = _("Added {title}.").format(title=model.title)
+        words = {
+            "starting": _("Starting"),
+            "cancelling": _("Cancelling"),
+            "done": done,
+            "cancelled": _("Cancelled; what was finished before was kept."),
+        }
+        self.run.start(lambda **callbacks: self._background.begin(work, **callbacks), words, then)
+        self.refresh()
 
-    def onRemoveModel(self, checked=False):
-        """Remove the chosen model from the folder of the user, after asking."""
-        model = self._selectedModel()
-        if not slicer.util.confirmOkCancelDisplay(_("Remove {title} from this computer?").format(title=model.title)):
-            return
-        model.path.unlink()
-        self.refreshModels()
-        self.ui.statusLabel.text = _("Removed {title}.").format(title=model.title)
+    def refresh(self, caller=None, event=None):
+        """Let every section show what there is now."""
+        self.ui.progressFrame.visible = self.isBusy
+        for section in self._sections:
+            section.refresh(None, None)
 
-    def onOpenModels(self, checked=False):
-        """Open the folder of the user's models."""
-        from NeuraxisLib.models import user_model_folder
+    def say(self, message):
+        """A sentence in the status line."""
+        self.ui.statusLabel.text = message
+        slicer.util.showStatusMessage(message, 5000)
 
-        user_model_folder().mkdir(parents=True, exist_ok=True)
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(user_model_folder())))
+    def onCancel(self, checked=False):
+        """Stop what is under way."""
+        self.run.cancel()
 
 
 class NeuraxisLogic(ScriptedLoadableModuleLogic):
     """What the other modules ask for: workers, packages, models."""
 
+    #: Clients that the modules were given; other settings reach them too.
+    _clients = weakref.WeakSet()
+
     def newClient(self):
-        """A worker client with the settings of this module."""
-        from NeuraxisLib.panel import worker_settings
+        """A worker client with the settings of this module, and with those that are chosen later."""
         from NeuraxisLib.worker_client import WorkerClient
 
+        client = WorkerClient(**self._settings())
+        self._clients.add(client)
+        return client
+
+    def settingsChanged(self):
+        """Hand the settings on to every worker client; each takes them from its next run on."""
+        for client in list(self._clients):
+            client.configure(**self._settings())
+
+    def _settings(self):
+        from NeuraxisLib.panel import worker_settings
+
         settings = worker_settings(slicer.app.userSettings().value)
-        environment = slicer.util.startupEnvironment() if settings["python"] else None
-        return WorkerClient(environment=environment, **settings)
+        # an interpreter outside Slicer must not load Slicer's libraries
+        return {**settings, "environment": slicer.util.startupEnvironment() if settings["python"] else None}
 
     def describeWorker(self):
-        """One line on the worker's Python: its version and the packages that matter."""
-        from NeuraxisLib.panel import worker_settings
+        """Sentences on the worker's Python and this computer; WorkerError if that Python does not answer."""
+        return self.questionForWorker()()
+
+    def questionForWorker(self):
+        """:meth:`describeWorker` as a function of a Progress that any thread may call, with the settings of now."""
+        from NeuraxisLib import machine
         from NeuraxisLib.worker_client import default_python
 
-        chosen = worker_settings(slicer.app.userSettings().value)["python"]
-        python, environment = chosen or default_python(), slicer.util.startupEnvironment() if chosen else None
-        flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
-        try:
-            done = subprocess.run(
-                [python, "-c", CHECK_CODE, *CHECKED_PACKAGES],
-                **{"capture_output": True, "text": True, "timeout": 30, "env": environment, **flags},
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return _("This Python does not start; choose another or leave the line empty.")
-        return done.stdout.strip() or _("This Python does not answer; choose another or leave the line empty.")
+        settings = self._settings()
+        python = settings["python"] or default_python()
+        return lambda progress=None: machine.sentences(machine.ask(python, settings["environment"], progress))
+
+    def batch(self, cases, outputFolder, task, modelName="", device="auto", workers=1, wait=True, **options):
+        """Run many cases (folder tree, CSV table, DICOM directory) into one result folder each; see NeuraxisLib.batch.
+
+        ``options``: of the task. Returns the outcomes (``.file``, ``.folder``, ``.error``); without ``wait`` the
+        :class:`~NeuraxisLib.batch.Batch`, to be polled and closed.
+        """
+        from NeuraxisLib.batch import Batch
+        from NeuraxisLib.batch_cases import find_cases
+        from NeuraxisLib.batch_local import LocalWorkers
+        from NeuraxisLib.task import get_task
+
+        found, pool = find_cases(cases, get_task(task), outputFolder), LocalWorkers(self.newClient, workers)
+        batch = Batch(task, found, outputFolder, pool, model=modelName, device=device, options=options)
+        return batch.wait() if wait else batch
 
     # -- packages -------------------------------------------------------------------------------------------------
 
@@ -195,11 +193,11 @@ class NeuraxisLogic(ScriptedLoadableModuleLogic):
 
         ``requirementsFile``: of the module that asks; what every worker needs is checked with it.
         """
-        from NeuraxisLib.panel import missing_packages, worker_settings
+        from NeuraxisLib.panel import is_torch_there, missing_packages, worker_settings
 
         if worker_settings(slicer.app.userSettings().value)["python"]:
             return []
-        torch = [] if importlib.util.find_spec("torch") else ["torch"]
+        torch = [] if is_torch_there(TORCH_REQUIREMENT) else ["torch"]
         return torch + missing_packages(REQUIREMENTS_FILE) + missing_packages(requirementsFile)
 
     def installPackages(self, requirementsFile):
@@ -243,29 +241,17 @@ class NeuraxisLogic(ScriptedLoadableModuleLogic):
 
     # -- models ---------------------------------------------------------------------------------------------------
 
-    def models(self):
-        """Installed models of all tasks."""
-        from NeuraxisLib.models import installed_models
-        from NeuraxisLib.task import TASKS, get_task
+    @property
+    def store(self):
+        """The :class:`~NeuraxisLib.model_store.ModelStore` of this computer."""
+        from NeuraxisLib.model_store import ModelStore
+        from NeuraxisLib.panel import INDEX_SETTING
 
-        return [model for name in TASKS for model in installed_models(get_task(name))]
+        if self._store is None:
+            self._store = ModelStore(str(slicer.app.userSettings().value(INDEX_SETTING) or ""))
+        return self._store
 
-    def isUserModel(self, model):
-        """Whether a model lies in the folder of the user and so can be removed."""
-        from NeuraxisLib.models import user_model_folder
-
-        return user_model_folder() in Path(model.path).parents
-
-    def addModel(self, path):
-        """Check a model file and copy it into the folder of the user; ModelError or OutputError says why not."""
-        from NeuraxisLib.atomic import atomic_write
-        from NeuraxisLib.models import load_model, user_model_folder
-
-        model = load_model(path)
-        user_model_folder().mkdir(parents=True, exist_ok=True)
-        with atomic_write(user_model_folder() / Path(path).name) as temporary:
-            shutil.copyfile(path, temporary)
-        return model
+    _store = None
 
 
 class NeuraxisTest(ScriptedLoadableModuleTest):
@@ -278,11 +264,11 @@ class NeuraxisTest(ScriptedLoadableModuleTest):
 
     def test_workerAnswers(self):
         """The check says a version of Python."""
-        self.assertIn("Python 3.", NeuraxisLogic().describeWorker())
+        self.assertIn("Python 3.", NeuraxisLogic().describeWorker()[0])
 
     def test_modelsAreReadable(self):
         """Each model has a card."""
         from NeuraxisLib.panel import model_card
 
-        for model in NeuraxisLogic().models():
-            self.assertIn(model.header["licence"], model_card(model.header))
+        for row in NeuraxisLogic().store.models():
+            self.assertIn(row.card["licence"], model_card(row.card))

@@ -92,4 +92,5 @@ TASK = Task(
         "CT", "axial", least_slices=8, thickness_mm=(0.4, 8.0), soft_kernel=True, no_contrast=True,
         avoided=("bone", "angio", "perfusion"),
     ),
+    example="HemorrhageSegLib.example:example",
 )

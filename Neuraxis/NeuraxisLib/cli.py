@@ -44,6 +44,7 @@ from NeuraxisLib.cli_maps import write_dicom_maps
 from NeuraxisLib.cli_models import models_group
 from NeuraxisLib.cli_process import faults_reported, prepare_process, shown_progress
 from NeuraxisLib.cli_review import review_group
+from NeuraxisLib.cli_selftest import self_test_command
 from NeuraxisLib.cli_training import add_training_commands
 from NeuraxisLib.result import Landmark, Measurement, Result
 from NeuraxisLib.result_folder import REPORT_FILE
@@ -73,6 +74,7 @@ def make_app() -> typer.Typer:
     app.command("batch")(run_batch)
     app.add_typer(review_group(), name="review")
     app.command("followup")(follow_up_command)
+    app.command("selftest")(self_test_command)
     app.command("info")(show_info)
     app.command("maps")(write_dicom_maps)
     app.command("dicom")(write_dicom)

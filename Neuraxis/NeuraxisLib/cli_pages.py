@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from NeuraxisLib.model_store import StoredModel
 from NeuraxisLib.models import ModelFile, installed_models
+from NeuraxisLib.panel import megabytes
 from NeuraxisLib.task import Task
 from NeuraxisLib.volume import Volume
 
@@ -24,6 +26,31 @@ def models_page(tasks: Iterable[Task], as_json: bool = False) -> str:
     if not found:
         return "No model is installed."
     return "\n\n".join(_card_text(model) for _, model in found)
+
+
+def stored_page(rows: Sequence[StoredModel], disk_use_bytes: int, as_json: bool = False) -> str:
+    """The models of a store as a table, and what the user's folder takes on the disk."""
+    if as_json:
+        records = [
+            {
+                "name": row.name,
+                "task": row.card.get("task", ""),
+                "licence": row.card.get("licence", ""),
+                "size_bytes": row.size_bytes,
+                "place": row.place,
+                "check": row.check,
+                "note": row.note,
+                "path": str(row.path) if row.path else None,
+            }
+            for row in rows
+        ]
+        return json.dumps({"models": records, "disk_use_bytes": disk_use_bytes}, indent=1)
+    heads = ["model", "task", "licence", "size", "state"]
+    table = [
+        [row.name, row.card.get("task", ""), row.card.get("licence", ""), megabytes(row.size_bytes), row.state]
+        for row in rows
+    ]
+    return "\n".join([*_columns([heads, *table]), f"Installed models take {megabytes(disk_use_bytes)}."])
 
 
 def _card(model: ModelFile) -> dict[str, Any]:
@@ -114,8 +141,13 @@ def series_table(found: Sequence[dict]) -> str:
     """DICOM series as a table; the columns are the facts that any of them has."""
     columns = [key for key in found[0] if any(row[key] not in ("", None) for row in found)]
     table = [[column.replace("_", " ") for column in columns], *[[_text(row[key]) for key in columns] for row in found]]
-    widths = [max(len(line[column]) for line in table) for column in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table)
+    return "\n".join(_columns(table))
+
+
+def _columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table with aligned columns."""
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
 
 
 def _text(value: Any) -> str:

@@ -37,6 +37,10 @@ class ModelError(NeuraxisError):
     code = "model"
 
 
+class NewerModelError(ModelError):
+    """A model file or a model index is of a format that only a newer version of Neuraxis reads."""
+
+
 class OutputError(NeuraxisError):
     """The result cannot be written (folder not writable, disk full)."""
 

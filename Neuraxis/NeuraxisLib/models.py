@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from NeuraxisLib.errors import ModelError
+from NeuraxisLib.errors import ModelError, NewerModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +93,11 @@ class ModelFile:
     def task(self) -> str:
         """Name of the task it serves."""
         return self.header["task"]
+
+    @property
+    def content_sha256(self) -> str:
+        """What the header says the hash of its content is; empty if it says none. :meth:`check` compares it."""
+        return str(self.header.get(_DIGEST, ""))
 
     @cached_property
     def sha256(self) -> str:
@@ -311,7 +316,7 @@ def _check_header(header: Any, name: str) -> None:
     """ModelError unless the Neuraxis header is complete and of a format that this version knows."""
     version = header.get("format_version") if isinstance(header, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
-        raise ModelError(f"The model file '{name}' needs a newer version of Neuraxis; update the extension.")
+        raise NewerModelError(f"The model file '{name}' needs a newer version of Neuraxis; update the extension.")
     for key, kind in _REQUIRED.items():
         if not isinstance(header, dict) or not isinstance(header.get(key), kind):
             raise ModelError(f"The model file '{name}' does not say its '{key}'; install it again.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.metadata
+import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +13,9 @@ from typing import Any
 
 #: Keys of the application settings that the Neuraxis module writes and every worker is started with.
 PYTHON_SETTING, THREADS_SETTING = "Neuraxis/WorkerPython", "Neuraxis/WorkerThreads"
+DEVICE_SETTING, MEMORY_SETTING = "Neuraxis/WorkerDevice", "Neuraxis/WorkerMemoryGB"
+#: File or address of a further index of models.
+INDEX_SETTING = "Neuraxis/ModelIndex"
 
 
 def device_choices() -> dict[str, str]:
@@ -25,8 +29,21 @@ def device_choices() -> dict[str, str]:
 def worker_settings(value_of: Callable[[str], Any]) -> dict[str, Any]:
     """Arguments for a WorkerClient from the application settings; ``value_of(key)`` reads one of them."""
     python = str(value_of(PYTHON_SETTING) or "").strip()
-    threads = int(value_of(THREADS_SETTING) or 0)
-    return {"python": python or None, "threads": threads or None}
+    device = str(value_of(DEVICE_SETTING) or "auto")
+    return {
+        "python": python or None,
+        "threads": _whole(value_of(THREADS_SETTING)) or None,
+        "device": device if device in device_choices() else "auto",
+        "memory_limit_gb": _whole(value_of(MEMORY_SETTING)) or None,
+    }
+
+
+def _whole(value: Any) -> int:
+    """A stored number from 0 on; what is none (a settings file that was edited) counts as 0."""
+    try:
+        return max(0, int(value or 0))
+    except (TypeError, ValueError):
+        return 0
 
 
 def missing_packages(requirements: str | Path) -> list[str]:
@@ -41,7 +58,26 @@ def is_installed(requirement: str) -> bool:
         version = importlib.metadata.version(name.strip())
     except importlib.metadata.PackageNotFoundError:
         return False
-    return _release(version) >= _release(floor)
+    # an interrupted installation leaves a record without a version
+    return bool(version) and _release(version) >= _release(floor)
+
+
+def is_torch_there(floor: str) -> bool:
+    """Whether torch is installed and not older than ``floor`` (such as ``">=2.2"``); it is not imported.
+
+    A folder without the package, as a removal that failed leaves it, does not count.
+    """
+    try:
+        spec = importlib.util.find_spec("torch")
+    except (ImportError, ValueError):
+        return False
+    if spec is None or spec.origin is None:
+        return False
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return not version or is_installed(f"torch{floor}")
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -53,14 +89,33 @@ def _requirement_lines(path: str | Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def megabytes(size_bytes: int) -> str:
+    """Such as ``"5.6 MB"``; small files are not 0."""
+    return f"{max(size_bytes / 1e6, 0.1 if size_bytes else 0.0):.1f} MB"
+
+
+def gigabytes(size_bytes: float) -> str:
+    """Such as ``"16 GB"``."""
+    return f"{size_bytes / 1e9:.0f} GB"
+
+
 def model_card(header: Mapping[str, Any]) -> str:
     """A model's card as a few lines of rich text: what it is, what it may be used for, how good it was."""
     lines = [f"<b>{html.escape(header['title'])}</b>", html.escape(header["notice"])]
     lines.append(f"Licence: {html.escape(header['licence'])}")
+    trained = "; ".join(f"{_words(name)}: {value}" for name, value in _short_facts(header.get("training", {})))
+    if trained:
+        lines.append("Trained on: " + html.escape(trained))
     scores = [f"{_words(name)} {_number(value)}" for name, value in _scores(header["scores"])]
     if scores:
         lines.append("Scores: " + html.escape("; ".join(scores)))
     return "<br>".join(lines)
+
+
+def _short_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts on a training that are short texts or numbers."""
+    plain = [(name, str(value)) for name, value in training.items() if isinstance(value, str | int | float)]
+    return [(name, value) for name, value in plain if 0 < len(value) <= 200]
 
 
 def _scores(scores: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

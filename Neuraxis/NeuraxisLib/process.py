@@ -14,6 +14,8 @@ _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
 _KEPT_BYTES = 1 << 30
+#: Set by :func:`limit_memory`.
+_limit_gb: float | None = None
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 )  # fmt: skip
@@ -44,6 +46,29 @@ def return_freed_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(ctypes.c_size_t(0))
+
+
+def limit_memory(gigabytes: float) -> bool:
+    """Let this process take at most so many GB (1e9 bytes) of memory of its own; True if the system keeps to it.
+
+    Linux alone does: the limit is on data pages (RLIMIT_DATA), as one on addresses would stop CUDA, which reserves far
+    more of them than it uses. What goes beyond is refused, and :func:`as_user_error` says so in a sentence.
+    """
+    global _limit_gb
+    if not sys.platform.startswith("linux"):
+        return False
+    import resource
+
+    try:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        wanted = int(gigabytes * 1e9)
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
+    except (OSError, ValueError):
+        return False
+    _limit_gb = gigabytes
+    return True
 
 
 def usable_cores() -> int:
@@ -135,16 +160,25 @@ def _is_torch_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     names = {kind.__name__ for kind in type(error).__mro__}
     return "OutOfMemoryError" in names or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+        isinstance(error, RuntimeError)
+        and any(words in text for words in ("out of memory", "can't allocate memory", "bad_alloc"))
     )
 
 
 def _out_of_memory_sentence(error: BaseException) -> str:
     if "cuda" in str(error).lower() or "mps" in str(error).lower():
         return "The graphics card ran out of memory; close other programs that use it or choose device 'cpu'."
+    if _limit_gb is not None:
+        return memory_limit_sentence(_limit_gb)
     numbers = memory_use().in_words()
     numbers = f" ({numbers})" if numbers else ""
     return f"Memory ran out{numbers}; close other programs or use a machine with more memory, then run again."
+
+
+def memory_limit_sentence(limit_gb: float) -> str:
+    """What to say when a process came to the limit that the settings give it."""
+    remedy = "raise it in the settings of the Neuraxis module, then run again"
+    return f"The memory limit of {limit_gb:g} GB was reached; {remedy}."
 
 
 def _missing_package_sentence(package: str, error: ImportError) -> str:

@@ -24,6 +24,22 @@ TASKS = {
 COMPARISONS = {"followup": "HemorrhageSegLib.followup_task:TASK"}
 
 
+@dataclass(frozen=True)
+class Example:
+    """A small case that shows whether a task works on a computer.
+
+    Attributes:
+        inputs: input name of the task -> file.
+        fault: says in a sentence what is wrong with the result of the task's default model; empty if it is as it
+            should be.
+        options: of the run.
+    """
+
+    inputs: dict[str, Path]
+    fault: Callable[[Result], str]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
 class Progress:
     """What a long computation reports to, and where it learns that the user cancelled.
 
@@ -73,6 +89,8 @@ class Task:
         needs_model: whether the task cannot run without a model file. One that can gets None unless a model is named.
         rules: published rules that ``evaluate`` compares models with and that are no models.
         series: which DICOM series of a study a batch takes.
+        example: ``"module:function"``, called with an empty folder that it may write to; returns an :class:`Example`.
+            Slicer calls it in its own process: no heavy imports.
         corrections: name of the module that measures what a person has corrected and writes cases to learn from
             (:mod:`NeuraxisLib.review_corrections`); "" if there is none.
     """
@@ -89,12 +107,16 @@ class Task:
     needs_model: bool = True
     rules: tuple[str, ...] = ()
     series: SeriesRule = field(default_factory=SeriesRule)
-
+    example: str = ""
     corrections: str = ""
 
     def reader(self, name: str) -> Callable[..., Any] | None:
         """The function that reads an input; None where it is a plain 3-D image."""
         return _named(self.readers[name]) if name in self.readers else None
+
+    def make_example(self, folder: Path) -> Example | None:
+        """The task's small case, its files perhaps written to an empty folder; None if it has none."""
+        return _named(self.example)(folder) if self.example else None
 
 
 def get_task(name: str) -> Task:

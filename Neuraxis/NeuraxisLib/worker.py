@@ -30,7 +30,7 @@ from typing import BinaryIO
 
 from NeuraxisLib import __version__
 from NeuraxisLib.errors import CancelledError, NeuraxisError, SeriesChoiceError
-from NeuraxisLib.process import as_user_error, keep_freed_memory, memory_use, return_freed_memory
+from NeuraxisLib.process import as_user_error, keep_freed_memory, limit_memory, memory_use, return_freed_memory
 from NeuraxisLib.run import ModelCache, run_case
 from NeuraxisLib.task import Progress
 
@@ -88,8 +88,10 @@ class Worker:
         for line in self._requests:
             try:
                 request = json.loads(line)
-                kind = request["request"]
-            except (ValueError, KeyError, TypeError):
+                kind, number = request["request"], request.get("id")
+                if kind in ("run", "cancel") and not isinstance(number, int):
+                    raise ValueError("a run has a number")
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self._channel.send("log", message="A request that is not a JSON object with 'request' was ignored.")
                 continue
             if kind == "quit":
@@ -98,7 +100,7 @@ class Worker:
             if kind == "run":
                 self._queue.put(request)
             elif kind == "cancel":
-                self._cancelled.add(request.get("id"))
+                self._cancelled.add(number)
             elif kind == "ping":
                 self._channel.send("pong")
         self._on_orphaned()
@@ -201,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--exchange", type=Path, help="private folder to remove should the parent vanish")
     parser.add_argument("--parent", type=int, help="process id of the client")
     parser.add_argument("--die-with-parent", action="store_true")
+    parser.add_argument("--memory-limit-gb", type=float, help="most memory to take, where the system can see to it")
     options = parser.parse_args(arguments)
 
     def leave(*_) -> None:
@@ -217,6 +220,8 @@ def main(arguments: list[str] | None = None) -> int:
     channel = Channel(claim_stdout())
     logging.getLogger().addHandler(_LogEvents(channel))
     keep_freed_memory()
+    if options.memory_limit_gb and not limit_memory(options.memory_limit_gb):
+        channel.send("log", message="This system cannot limit the memory of a process; the setting has no effect.")
     Worker(channel, sys.stdin.buffer, leave).serve()
     return 0
 

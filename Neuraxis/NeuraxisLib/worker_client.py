@@ -136,22 +136,13 @@ class WorkerClient:
     """Owner of a worker process that stays warm between runs; runs are done one after the other.
 
     Args:
-        python: interpreter of the worker; None for PythonSlicer inside Slicer and this interpreter elsewhere.
         paths: further folders to import from.
-        environment: environment of the worker before ours is added; None for this process's. For an interpreter
-            outside Slicer pass ``slicer.util.startupEnvironment()``, or it would load Slicer's libraries.
-        threads: threads for computing; None leaves one core free.
+        settings: see :meth:`configure`.
     """
 
-    def __init__(
-        self,
-        python: str | Path | None = None,
-        paths: Iterable[str | Path] = (),
-        environment: Mapping[str, str] | None = None,
-        threads: int | None = None,
-    ):
-        self._python, self._paths = python, tuple(paths)
-        self._environment, self._threads = environment, threads
+    def __init__(self, paths: Iterable[str | Path] = (), **settings: Any):
+        self._paths = tuple(paths)
+        self.configure(**settings)
         self._process: WorkerProcess | None = None
         self._numbers = itertools.count(1)
         self._waiting: deque[RunHandle] = deque()
@@ -159,6 +150,28 @@ class WorkerClient:
         self._exchange: Path | None = None
         self._log: deque[str] = deque(maxlen=500)
         atexit.register(self.stop)
+
+    def configure(
+        self,
+        python: str | Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        threads: int | None = None,
+        device: str = "auto",
+        memory_limit_gb: float | None = None,
+    ) -> None:
+        """Settings of the worker; they hold from the next run on, and a run under way ends with those it has.
+
+        Args:
+            python: interpreter of the worker; None for PythonSlicer inside Slicer and this interpreter elsewhere.
+            environment: environment of the worker before ours is added; None for this process's. For an interpreter
+                outside Slicer pass ``slicer.util.startupEnvironment()``, or it would load Slicer's libraries.
+            threads: threads for computing; None leaves one core free.
+            device: where jobs run that leave the choice ("auto"); "auto" for the fastest that there is.
+            memory_limit_gb: most memory that the worker may take, where the system can see to it; None for no limit.
+        """
+        self._python, self._environment, self._threads = python, environment, threads
+        self._device, self._memory_limit_gb = device, memory_limit_gb
+        self._stale = True
 
     # -- jobs -------------------------------------------------------------------------------------------------
 
@@ -199,7 +212,7 @@ class WorkerClient:
     def start(self, device: str = "auto") -> None:
         """Start the worker ahead of the first run, so that its imports cost no waiting. Returns at once."""
         if self._process is None:
-            self._start_process(hide_gpu=device == "cpu")
+            self._start_process(hide_gpu=(self._device if device == "auto" else device) == "cpu")
 
     def run(
         self,
@@ -302,14 +315,15 @@ class WorkerClient:
     def _handle(self, event: dict) -> None:
         kind, handle = event.get("event"), self._current
         if kind == "log":
-            self._log.append(event.get("message", ""))
+            self._log.append(str(event.get("message", "")))
         elif kind == "exit":
             self._worker_died()
         elif handle is None or event.get("id") != handle.id:
             return
         elif kind == "progress" and handle._kill_at is None:
-            handle.fraction, handle.stage = float(event["fraction"]), event["stage"]
-            handle._call("progress", handle.fraction, handle.stage)
+            if isinstance(event.get("fraction"), int | float):
+                handle.fraction, handle.stage = float(event["fraction"]), str(event.get("stage", ""))
+                handle._call("progress", handle.fraction, handle.stage)
         elif kind in ("done", "failed", "cancelled"):
             self._current = None
             self._finish(handle, event)
@@ -319,11 +333,12 @@ class WorkerClient:
         too_late = event["event"] == "done" and handle._kill_at is not None and handle.job.output is None
         if event["event"] == "cancelled" or too_late:
             self._finish_cancelled(handle)
-        elif event["event"] == "failed":
-            handle.error = error_of_code(event["code"], event["message"], event.get("choices"))
+        elif event["event"] == "failed" or event.get("folder") != str(handle._output):  # the worker makes no other
+            message = str(event.get("message", "The computing process gave no answer that is known here; run again."))
+            handle.error = error_of_code(str(event.get("code")), message, event.get("choices"))
             handle._end("failed", "failed", handle.error)
         else:
-            handle.fraction, handle.result_folder = 1.0, Path(event["folder"])
+            handle.fraction, handle.result_folder = 1.0, handle._output
             handle._end("done", "done", handle.result_folder)
 
     def _finish_cancelled(self, handle: RunHandle) -> None:
@@ -350,8 +365,9 @@ class WorkerClient:
         if self._current is not None or not self._waiting:
             return
         handle = self._waiting.popleft()
-        hide_gpu = handle.job.device == "cpu"
-        if self._process is not None and self._process.hides_gpu != hide_gpu:
+        device = self._device if handle.job.device == "auto" else handle.job.device
+        hide_gpu = device == "cpu"
+        if self._process is not None and (self._stale or self._process.hides_gpu != hide_gpu):
             self._end_process(kill=False)
         if self._process is None:
             self._start_process(hide_gpu)
@@ -360,10 +376,11 @@ class WorkerClient:
         output = handle.job.output or Path(tempfile.mkdtemp(prefix="output-", dir=self._exchange_folder())) / "result"
         handle._output = Path(output).absolute()
         inputs = {name: str(Path(path).absolute()) for name, path in handle.job.inputs.items()}
-        message = {**asdict(handle.job), "inputs": inputs, "output": str(handle._output)}
+        message = {**asdict(handle.job), "device": device, "inputs": inputs, "output": str(handle._output)}
         self._process.send({"request": "run", "id": handle.id, **message})
 
     def _start_process(self, hide_gpu: bool) -> None:
+        self._stale = False
         self._process = WorkerProcess(
             python=str(self._python or default_python()),
             paths=self._paths,
@@ -372,6 +389,7 @@ class WorkerClient:
             hide_gpu=hide_gpu,
             exchange=self._exchange_folder(),
             log=self._log,
+            memory_limit_gb=self._memory_limit_gb,
         )
 
     def _end_process(self, kill: bool) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from NeuraxisLib.process import default_threads, thread_environment
+from NeuraxisLib.process import default_threads, memory_limit_sentence, thread_environment
 from NeuraxisLib.task import TASKS
 
 #: Seconds that an idle worker gets to leave by itself after being asked.
@@ -34,6 +34,7 @@ class WorkerProcess:
         hide_gpu: hide the graphics card from the worker.
         exchange: private folder that the worker removes should this process vanish.
         log: bounded; receives what the worker writes to stderr.
+        memory_limit_gb: most memory that the worker may take, where the system can see to it; None for no limit.
     """
 
     def __init__(
@@ -45,17 +46,18 @@ class WorkerProcess:
         hide_gpu: bool,
         exchange: Path,
         log: deque[str],
+        memory_limit_gb: float | None = None,
     ):
         self.hides_gpu = hide_gpu
         self.events: queue.SimpleQueue[dict] = queue.SimpleQueue()
         self.pid: int | None = None  # of the worker itself, once it is ready; a launcher may stand between
-        self._memory = ""
+        self._memory, self._memory_limit_gb = "", memory_limit_gb
         self._log = log
         self._start_fault = ""
         self._popen: subprocess.Popen | None = None
         try:
             self._popen = subprocess.Popen(
-                _command(python, exchange),
+                _command(python, exchange, memory_limit_gb),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -113,6 +115,8 @@ class WorkerProcess:
                 f"The computing process was killed by the system, most likely because memory ran out{numbers}; "
                 "close other programs and run again."
             )
+        if self._memory_limit_gb and code == -getattr(signal, "SIGABRT", 6):  # a library met the limit and gave up
+            return memory_limit_sentence(self._memory_limit_gb)
         return f"The computing process crashed ({_in_words(code)}); run again, on the CPU if it happens once more."
 
     # -- inside -----------------------------------------------------------------------------------------------
@@ -122,15 +126,14 @@ class WorkerProcess:
             try:
                 event = json.loads(line)
                 kind = event["event"]
-            except (ValueError, KeyError, TypeError):
-                self._log.append(line.decode(errors="replace").rstrip())
-                continue
-            if kind == "ready":
-                self.pid = event["pid"]
-            elif kind == "memory":
-                self._memory = event["words"]
-            else:
-                self.events.put(event)
+                if kind == "ready":
+                    self.pid = int(event["pid"])
+                elif kind == "memory":
+                    self._memory = str(event["words"])
+                else:
+                    self.events.put(event)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                self._log.append(line[:1000].decode(errors="replace").rstrip())
         self._readers[0].join(1.0)  # so that the last words are in the log when the exit is handled
         self.events.put({"event": "exit"})
 
@@ -177,8 +180,10 @@ def child_environment(
     return environment
 
 
-def _command(python: str, exchange: Path) -> list[str]:
+def _command(python: str, exchange: Path, memory_limit_gb: float | None) -> list[str]:
     command = [python, "-m", "NeuraxisLib.worker", "--exchange", str(exchange), "--parent", str(os.getpid())]
+    if memory_limit_gb:
+        command += ["--memory-limit-gb", f"{memory_limit_gb:g}"]
     # Linux counts the end of the starting *thread* as the end of the parent, so only the main thread may ask for it.
     return [*command, "--die-with-parent"] if threading.current_thread() is threading.main_thread() else command
 

@@ -1,7 +1,8 @@
-"""The Neuraxis panel and logic on the stand-in: settings, packages, models."""
+"""The Neuraxis logic on the stand-in: packages that are missing, half installed or too old, and how they come."""
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,10 @@ import pytest
 from NeuraxisLib import panel
 from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
 
+KEYS = (
+    panel.PYTHON_SETTING, panel.THREADS_SETTING, panel.DEVICE_SETTING, panel.MEMORY_SETTING, panel.INDEX_SETTING,
+)  # fmt: skip
+
 
 @pytest.fixture
 def settings(application):  # noqa: F811
@@ -19,7 +24,7 @@ def settings(application):  # noqa: F811
 
     stored = slicer.app.userSettings()
     yield stored
-    for key in (panel.PYTHON_SETTING, panel.THREADS_SETTING):
+    for key in KEYS:
         stored.remove(key)
 
 
@@ -30,59 +35,11 @@ def logic(application, settings):  # noqa: F811
 
 
 @pytest.fixture
-def widget(application, settings, tmp_path, monkeypatch):  # noqa: F811
-    """The panel, with an empty folder of user models."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    made = application.new_widget("Neuraxis")
-    yield made
-    application.close_widget(made)
-
-
-@pytest.fixture
 def requirements(tmp_path):
     """A requirements.txt with one package that is here and one that is not."""
     path = tmp_path / "requirements.txt"
     path.write_text("numpy>=1.20\nneuraxis-no-such-package>=1\n")
     return path
-
-
-def test_settings_go_into_the_worker(widget, logic, settings):
-    widget.ui.pythonPathLineEdit.currentPath = sys.executable
-    widget.ui.threadsSpinBox.value = 2
-    assert panel.worker_settings(settings.value) == {"python": sys.executable, "threads": 2}
-
-
-def test_check_says_what_the_python_has(widget, monkeypatch):
-    widget.ui.checkButton.click()
-    assert widget.ui.checkLabel.text.startswith("Python 3.") and "numpy" in widget.ui.checkLabel.text
-    widget.ui.pythonPathLineEdit.currentPath = "/no/such/python"
-    monkeypatch.setattr(sys.modules["slicer"].util, "startupEnvironment", lambda: {})
-    widget.ui.checkButton.click()
-    assert "does not start" in widget.ui.checkLabel.text
-
-
-def test_models_can_be_added_and_removed(application, widget, tmp_path, monkeypatch):  # noqa: F811
-    pytest.importorskip("torch")
-    from Testing.untrained_models import write_untrained_model
-
-    before = widget.ui.modelsTable.rowCount
-    path = write_untrained_model(tmp_path / "mine.safetensors")
-    application.recorded.answers.append(str(path))
-    widget.ui.addModelButton.click()
-    rows = [widget.ui.modelsTable.item(row, 0).text() for row in range(widget.ui.modelsTable.rowCount)]
-    assert len(rows) == before + 1 and "Untrained" in rows
-    widget.ui.modelsTable.selectRow(rows.index("Untrained"))
-    assert "for tests only" in widget.ui.modelCardLabel.text and widget.ui.removeModelButton.enabled
-    monkeypatch.setattr(sys.modules["slicer"].util, "confirmOkCancelDisplay", lambda text: True)
-    widget.ui.removeModelButton.click()
-    assert widget.ui.modelsTable.rowCount == before
-
-
-def test_what_is_no_model_is_refused_in_a_sentence(application, widget, tmp_path):  # noqa: F811
-    (tmp_path / "wrong.safetensors").write_bytes(b"PK\x03\x04 not a model")
-    application.recorded.answers.append(str(tmp_path / "wrong.safetensors"))
-    widget.ui.addModelButton.click()
-    assert "wrong.safetensors" in widget.ui.statusLabel.text and "zip archive" in widget.ui.statusLabel.text
 
 
 def test_missing_packages_with_slicer_s_python_and_with_another(logic, settings, requirements, monkeypatch):
@@ -92,6 +49,30 @@ def test_missing_packages_with_slicer_s_python_and_with_another(logic, settings,
     assert logic.missingPackages(requirements)[0] == "torch"
     settings.setValue(panel.PYTHON_SETTING, "/opt/python")
     assert logic.missingPackages(requirements) == []
+
+
+def test_torch_that_is_half_there_is_missing(logic, requirements, tmp_path, monkeypatch):
+    """A folder that a removal left behind, and a version that is too old, count as missing; torch is not imported."""
+    requirements.write_text("numpy>=1.20\n")
+    monkeypatch.setattr(sys.modules[type(logic).__module__], "REQUIREMENTS_FILE", requirements)
+    assert "torch" not in logic.missingPackages(requirements)
+    version = panel.importlib.metadata.version
+    for found, missing in (("2.1.9+cpu", True), ("2.2.0", False), (None, False)):
+        monkeypatch.setattr(
+            panel.importlib.metadata, "version", lambda name, found=found: found if name == "torch" else version(name)
+        )
+        assert ("torch" in logic.missingPackages(requirements)) is missing
+    find = importlib.util.find_spec
+    (tmp_path / "torch").mkdir()
+    leftover = importlib.machinery.PathFinder.find_spec("torch", [str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: leftover if name == "torch" else find(name))
+    assert logic.missingPackages(requirements) == ["torch"]
+
+
+def test_a_package_whose_record_has_no_version_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "half_installed-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not panel.is_installed("half-installed>=1") and not panel.is_installed("half-installed")
 
 
 def test_what_every_worker_needs_is_checked_with_the_module_s_own(logic, requirements, tmp_path, monkeypatch):

@@ -37,22 +37,37 @@ def test_model_card_without_scores_has_no_such_line():
     assert "Scores" not in panel.model_card({**HEADER, "scores": {}})
 
 
+def test_model_card_says_what_a_model_was_trained_on():
+    training = {"simulated": True, "data": "100 heads <&>", "recipe": {"epochs": 3}, "long": "x" * 300, "steps": 5}
+    card = panel.model_card({**HEADER, "training": training})
+    assert "Trained on: simulated: True; data: 100 heads &lt;&amp;&gt;; steps: 5" in card
+
+
+def test_sizes_in_words():
+    assert [panel.megabytes(size) for size in (0, 1300, 5_587_858)] == ["0.0 MB", "0.1 MB", "5.6 MB"]
+
+
 def test_missing_packages(tmp_path):
     path = tmp_path / "requirements.txt"
     path.write_text("# needed\nnumpy>=1.20  # here\nnumpy>=999\nno-such-package-here\nno-such-package-here>=2\n\n")
     assert panel.missing_packages(path) == ["numpy>=999", "no-such-package-here", "no-such-package-here>=2"]
 
 
+DEFAULTS = {"python": None, "threads": None, "device": "auto", "memory_limit_gb": None}
+
+
 @pytest.mark.parametrize(
-    ("stored", "arguments"),
+    ("stored", "changes"),
     [
-        ({}, {"python": None, "threads": None}),
-        ({panel.PYTHON_SETTING: " ", panel.THREADS_SETTING: "0"}, {"python": None, "threads": None}),
+        ({}, {}),
+        ({panel.PYTHON_SETTING: " ", panel.THREADS_SETTING: "0", panel.MEMORY_SETTING: "0"}, {}),
         ({panel.PYTHON_SETTING: "/opt/python", panel.THREADS_SETTING: "3"}, {"python": "/opt/python", "threads": 3}),
+        ({panel.DEVICE_SETTING: "cpu", panel.MEMORY_SETTING: 8}, {"device": "cpu", "memory_limit_gb": 8}),
+        ({panel.DEVICE_SETTING: "abacus", panel.MEMORY_SETTING: "much", panel.THREADS_SETTING: "-2"}, {}),
     ],
 )
-def test_worker_settings(stored, arguments):
-    assert panel.worker_settings(stored.get) == arguments
+def test_worker_settings(stored, changes):
+    assert panel.worker_settings(stored.get) == {**DEFAULTS, **changes}
 
 
 @pytest.mark.parametrize(("system", "choice"), [("darwin", "mps"), ("linux", "cuda"), ("win32", "cuda")])

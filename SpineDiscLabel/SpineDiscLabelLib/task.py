@@ -73,4 +73,5 @@ TASK = Task(
         "MR", "sagittal", least_slices=5, thickness_mm=(0.5, 6.0), wished=("T2",),
         avoided=("STIR", "DWI", "ADC", "MYELO", "SURVEY", "LOC"),
     ),
+    example="SpineDiscLabelLib.example:example",
 )

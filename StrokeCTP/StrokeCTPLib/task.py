@@ -154,6 +154,7 @@ TASK = Task(
     options_type=StrokeOptions,
     resources=Path(__file__).resolve().parent / "Resources",
     run=_run,
+    example="StrokeCTPLib.example:example",
     originals="StrokeCTPLib.networks.originals:ORIGINALS",
     corrections="StrokeCTPLib.corrections",
     readers={"perfusion": "StrokeCTPLib.inputs:read_perfusion"},

@@ -81,12 +81,19 @@ def _bring_about(fault: str) -> None:
     if fault == "killed":
         time.sleep(0.8)  # long enough for a report of memory
         os.kill(os.getpid(), signal.SIGKILL)
+    elif fault.startswith("killed once:"):
+        marker = Path(fault.partition(":")[2])
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
     elif fault == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif fault == "exit":
         os._exit(3)
     elif fault == "memory":
         np.ones(1 << 55, np.uint8)
+    elif fault == "two gigabytes":
+        np.empty(2_000_000_000, np.uint8)
     elif fault == "torch memory":
         import torch
 
