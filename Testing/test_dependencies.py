@@ -15,7 +15,8 @@ from test_index_rules import tomllib
 
 #: Import names of packages that pip knows by another name.
 IMPORTED_AS = {
-    "pillow": "PIL", "scikit-image": "skimage", "simpleitk": "SimpleITK", "tensorboard": "torch.utils.tensorboard",
+    "pillow": "PIL", "trame-client": "trame_client", "trame-server": "trame_server", "trame-slicer": "trame_slicer",
+    "scikit-image": "skimage", "simpleitk": "SimpleITK", "tensorboard": "torch.utils.tensorboard",
 }  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS = {
@@ -30,7 +31,11 @@ def import_names(lines: list[str]) -> set[str]:
     return {IMPORTED_AS.get(package, package) for package in packages}
 
 
+PAGE = library("Neuraxis") / "view"
+ROOMS["page"] = [path for path in ROOMS["libraries"] if PAGE in path.parents] + [library("Neuraxis") / "scene_page.py"]
+ROOMS["libraries"] = [path for path in ROOMS["libraries"] if path not in ROOMS["page"]]
 RUN = import_names(PROJECT["dependencies"])
+VIEW = import_names(PROJECT["optional-dependencies"]["view"])
 TRAIN = import_names(PROJECT["optional-dependencies"]["train"])
 
 
@@ -48,13 +53,13 @@ def third_party(path: Path) -> set[str]:
     return set(map(top, imports(path))) - own - set(sys.stdlib_module_names) - set(optional_imports(path))
 
 
-@pytest.mark.parametrize(("room", "allowed"), [("libraries", RUN), ("training", RUN | TRAIN)])
+@pytest.mark.parametrize(("room", "allowed"), [("libraries", RUN), ("page", RUN | VIEW), ("training", RUN | TRAIN)])
 def test_what_is_imported_is_asked_for(room, allowed):
     unknown = {relative(path): third_party(path) - set(map(top, allowed)) for path in ROOMS[room]}
     assert {name: packages for name, packages in unknown.items() if packages} == {}
 
 
-@pytest.mark.parametrize(("room", "asked"), [("libraries", RUN), ("training", TRAIN)])
+@pytest.mark.parametrize(("room", "asked"), [("libraries", RUN), ("page", VIEW), ("training", TRAIN)])
 def test_what_is_asked_for_is_imported(room, asked):
     imported = {name for path in ROOMS[room] for name in imports(path)}
     assert sorted(asked - imported - set(map(top, imported))) == []

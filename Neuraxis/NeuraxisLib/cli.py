@@ -36,8 +36,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
-from NeuraxisLib.cli_dicom import write_dicom
 from NeuraxisLib.cli_batch import run_batch
+from NeuraxisLib.cli_dicom import write_dicom
 from NeuraxisLib.cli_followup import follow_up_command
 from NeuraxisLib.cli_labels import write_disc_labels
 from NeuraxisLib.cli_maps import write_dicom_maps
@@ -46,6 +46,7 @@ from NeuraxisLib.cli_process import faults_reported, prepare_process, shown_prog
 from NeuraxisLib.cli_review import review_group
 from NeuraxisLib.cli_selftest import self_test_command
 from NeuraxisLib.cli_training import add_training_commands
+from NeuraxisLib.cli_view import view_case
 from NeuraxisLib.result import Landmark, Measurement, Result
 from NeuraxisLib.result_folder import REPORT_FILE
 from NeuraxisLib.run import DEVICES, run_case
@@ -73,12 +74,13 @@ def make_app() -> typer.Typer:
     app.add_typer(models_group(), name="models")
     app.command("batch")(run_batch)
     app.add_typer(review_group(), name="review")
-    app.command("followup")(follow_up_command)
     app.command("selftest")(self_test_command)
+    app.command("followup")(follow_up_command)
     app.command("info")(show_info)
     app.command("maps")(write_dicom_maps)
     app.command("dicom")(write_dicom)
     app.command("labels")(write_disc_labels)
+    app.command("view")(view_case)
     add_training_commands(app)
     return app
 
