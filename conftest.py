@@ -13,6 +13,9 @@ for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "St
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+#: Counts what becomes of the fault catalogue (Testing/faults/catalogue.csv) and says so at the end.
+pytest_plugins = ["Testing.faults.fault_plugin"]
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

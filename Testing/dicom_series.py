@@ -21,6 +21,7 @@ from pydicom.uid import (
     CTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
@@ -355,24 +356,28 @@ def _item(**elements) -> Dataset:
 
 
 def in_syntax(folder: Path, syntax: str) -> Path:
-    """Slices 10 mm apart in another transfer syntax: a UID of an uncompressed one, RLE, ``JPEG2000`` or ``JPEG``."""
+    """Slices 10 mm apart in another transfer syntax, named as in :func:`save_in`."""
     folder.mkdir(parents=True)
     for index, dataset in enumerate(series(SPARSE_MM)):
-        path = folder / f"{index:04d}.dcm"
-        if syntax in ("JPEG2000", "JPEG"):
-            _compress_with_itk(dataset, syntax, path)
-        elif syntax == RLELossless:
-            dataset.compress(RLELossless)
-            dataset.save_as(path, enforce_file_format=True)
-        else:
-            dataset.file_meta.TransferSyntaxUID = UID(syntax)
-            if syntax == ExplicitVRBigEndian:
-                dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
-            dataset["PixelData"].VR = "OW"
-            big = syntax == ExplicitVRBigEndian  # pydicom writes it only without its checks
-            how = {"force_encoding": True} if big else {"enforce_file_format": True}
-            dcmwrite(path, dataset, implicit_vr=UID(syntax).is_implicit_VR, little_endian=not big, **how)
+        save_in(dataset, folder / f"{index:04d}.dcm", syntax)
     return folder
+
+
+def save_in(dataset: FileDataset, path: Path, syntax: str) -> None:
+    """Write one image in a transfer syntax: a UID of an uncompressed one, RLE or JPEG-LS, ``JPEG2000`` or ``JPEG``."""
+    if syntax in ("JPEG2000", "JPEG"):
+        _compress_with_itk(dataset, syntax, path)
+    elif syntax in (RLELossless, JPEGLSLossless):
+        dataset.compress(syntax, generate_instance_uid=False)
+        dataset.save_as(path, enforce_file_format=True)
+    else:
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+        if syntax == ExplicitVRBigEndian:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+        dataset["PixelData"].VR = "OW"
+        big = syntax == ExplicitVRBigEndian  # pydicom writes it only without its checks
+        how = {"force_encoding": True} if big else {"enforce_file_format": True}
+        dcmwrite(path, dataset, implicit_vr=UID(syntax).is_implicit_VR, little_endian=not big, **how)
 
 
 def without_preamble(folder: Path, syntax: str) -> Path:

@@ -72,6 +72,7 @@ def read_series(
     _check_damage(scan, chosen)
     name = f"Series {chosen.info.key}"
     _check_stray(chosen, name)
+    _check_patient(chosen, name)
     layout = lay_out(chosen.headers, same_pixels, name, allow_gaps)
     array, notes = read_pixels(layout.headers, progress.part(0.3, 1.0), name)
     volume = Volume(
@@ -117,6 +118,13 @@ def _check_stray(chosen: Series, name: str) -> None:
     raise GeometryError(f"{name} is not one volume: '{odd.name}' has {fault}; send or export the series again.")
 
 
+def _check_patient(chosen: Series, name: str) -> None:
+    first = chosen.headers[0].patient
+    other = next((header for header in chosen.headers if header.patient != first), None)
+    if other is not None:
+        raise GeometryError(f"{name} mixes patients: '{other.name}' is of another patient; send the series again.")
+
+
 def _meta(chosen: Series, layout: Layout, notes: list[str], scan: Scan, groups: list[Series]) -> dict:
     info, warnings, notes = chosen.info, list(layout.warnings), list(notes)
     dropped = Counter(scan.skipped)
@@ -129,6 +137,8 @@ def _meta(chosen: Series, layout: Layout, notes: list[str], scan: Scan, groups: 
         notes.append(f"Left out: {skipped_text(dropped)}.")
     if any(header.lossy for header in layout.headers):
         warnings.append("The images were compressed with loss; fine detail and HU may be off.")
+    if info.modality == "CT" and any(header.contrast for header in layout.headers):
+        warnings.append("The scan was taken with contrast medium, which is as bright as blood; look at every finding.")
     if scan.damaged:
         warnings.append(f"{len(scan.damaged)} damaged file(s) in other folders were left out.")
     return {

@@ -90,6 +90,7 @@ def lay_out(
     uneven = np.ptp(gaps) > UNIFORM_TOLERANCE * gaps.mean() or sideways > 0.1 * min(spacing)
     tilt = float(np.degrees(np.arccos(min(1.0, float(step @ normal) / float(np.linalg.norm(step))))))
     _compare_tilt(headers[0], tilt, warnings)
+    _compare_spacing(headers[0], warnings)
     return Layout(headers, matrix, positions * _LPS_TO_RAS if uneven else None, tilt, warnings)
 
 
@@ -217,4 +218,13 @@ def _compare_tilt(header: SliceHeader, tilt_deg: float, warnings: list[str]) -> 
         warnings.append(
             f"The header says a gantry tilt of {abs(header.tilt_deg):.1f} degrees, the slice positions say "
             f"{tilt_deg:.1f}; the positions were used."
+        )
+
+
+def _compare_spacing(header: SliceHeader, warnings: list[str]) -> None:
+    detector = header.detector_spacing
+    if detector is not None and abs(detector[0] - header.pixel_spacing[0]) > 0.01 * header.pixel_spacing[0]:
+        warnings.append(
+            f"The header gives two pixel sizes ({header.pixel_spacing[0]:.3f} and {detector[0]:.3f} mm); the first, "
+            "that of the image, was used."
         )

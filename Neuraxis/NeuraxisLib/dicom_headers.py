@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import warnings
@@ -72,6 +73,8 @@ class SliceHeader:
     series_number: int | None = None
     tilt_deg: float | None = None
     contrast: bool = False
+    detector_spacing: tuple[float, float] | None = None  # ImagerPixelSpacing, which CT and MR need not have
+    patient: str = field(default="", repr=False)  # digest of the patient's id, to tell patients apart and no more
     frame: int = 0
     frames: int = 1
     plain_frames: bool = False  # several frames that do not say where they lie
@@ -266,6 +269,8 @@ def _headers(
         "series_number": _integer(dataset, "SeriesNumber"),
         "tilt_deg": _number([dataset], "GantryDetectorTilt"),
         "contrast": bool(str(dataset.get("ContrastBolusAgent") or "").strip()),
+        "detector_spacing": _numbers([dataset], "ImagerPixelSpacing", 2),
+        "patient": hashlib.sha256(str(dataset.get("PatientID") or "").strip().encode()).hexdigest(),
     }
     frames = int(dataset.get("NumberOfFrames") or 1)
     groups = dataset.get("PerFrameFunctionalGroupsSequence")

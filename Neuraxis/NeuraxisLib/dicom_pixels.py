@@ -28,6 +28,8 @@ AIR_HU = -1024
 #: Largest matrix side of a clinical CT or MR slice; more is a damaged header.
 MAX_SIDE = 4096
 _RAW_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+#: JPEG baseline, extended, lossless (.57, .70), JPEG-LS and JPEG 2000, each with and without loss.
+_ITK_SYNTAXES = {f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)}
 #: More of the image than this above _BONE_HU is no patient but a wrong sign bit.
 _PLAUSIBLE_BRIGHT_FRACTION = 0.1
 _BONE_HU = 3500
@@ -120,6 +122,8 @@ def _read_raw(header: SliceHeader, into: np.ndarray) -> None:
         start = header.pixel_offset + (12 if explicit else 8)
         if length < into.nbytes * header.frames or header.file_size < start + into.nbytes * header.frames:
             raise _cut_short(header)
+        if length >= (into.nbytes + into.nbytes // header.rows) * header.frames:  # whole rows more, not padding
+            raise InputError(f"'{header.name}' holds more pixels than its header says; send the series again.")
         file.seek(start + header.frame * into.nbytes)
         if file.readinto(memoryview(into).cast("B")) != into.nbytes:
             raise _cut_short(header)
@@ -143,7 +147,7 @@ def _decode(header: SliceHeader) -> np.ndarray:
         frames = _decode_file(header.path)
         pixels = frames[header.frame] if header.frames > 1 else frames
     except Exception as error:  # damaged streams fail in many ways, inside several decoders
-        pixels = _decode_with_itk(header)
+        pixels = _decode_with_itk(header) if _is_for_itk(header) else None
         if pixels is None:
             raise _decoding_error(header) from error
     if pixels.shape != (header.rows, header.columns):
@@ -156,6 +160,15 @@ def _decode_file(path: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pydicom.dcmread(path, force=True).pixel_array
+
+
+def _is_for_itk(header: SliceHeader) -> bool:
+    """Whether only ITK may know: pixels of the JPEG family that pydicom cannot decode here.
+
+    Where pydicom can, its failure means damage, and on damaged run lengths ITK's own decoder may never return.
+    """
+    syntax = UID(header.transfer_syntax, IGNORE)
+    return syntax in _ITK_SYNTAXES and not _has_decoder(syntax)
 
 
 def _decode_with_itk(header: SliceHeader) -> np.ndarray | None:

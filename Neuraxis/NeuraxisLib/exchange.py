@@ -44,8 +44,20 @@ def write_exchange(volume: Volume, path: str | Path) -> Path:
 
 
 def read_exchange(path: str | Path) -> Volume:
-    """The volume that :func:`write_exchange` wrote; voxels are mapped from the file (changes stay in memory)."""
-    fields, extra, offset = _read_header(Path(path))
+    """The volume that :func:`write_exchange` wrote; voxels are mapped from the file (changes stay in memory).
+
+    Raises:
+        InputError: another file, or one that is damaged.
+    """
+    path = Path(path)
+    try:
+        return _read(path)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"The exchange file '{path.name}' is damaged; send the volume again.") from error
+
+
+def _read(path: Path) -> Volume:
+    fields, extra, offset = _read_header(path)
     codes = {name: code for code, name in _TYPES.items()}
     shape = tuple(int(size) for size in fields["sizes"].split())[::-1]
     array = np.memmap(path, dtype="<" + codes[fields["type"]], mode="c", offset=offset, shape=shape)

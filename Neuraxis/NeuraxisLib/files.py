@@ -6,7 +6,10 @@ Reads NIfTI, NRRD, MetaImage and DICOM; writes NRRD, NIfTI and MetaImage, whole 
 from __future__ import annotations
 
 import gzip
+import locale
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +103,12 @@ def _read_itk(path: Path) -> Volume:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-        size = reader.GetSize()
-        _check_itk_header(reader, name)
-        check_shape(tuple(size[::-1]), name)
-        image = reader.Execute()
+        with _decimal_points():
+            reader.ReadImageInformation()
+            size = reader.GetSize()
+            _check_itk_header(reader, name)
+            check_shape(tuple(size[::-1]), name)
+            image = reader.Execute()
     except RuntimeError as error:
         raise _itk_error(error, name) from error
     array = sitk.GetArrayFromImage(image)
@@ -124,6 +128,20 @@ def _read_itk(path: Path) -> Volume:
     return Volume(array, _LPS_TO_RAS @ matrix, unit=unit, frame_times_s=frames, meta=meta)
 
 
+@contextmanager
+def _decimal_points() -> Iterator[None]:
+    """Numbers with a point while ITK reads: under a locale that writes 0,7 it takes 0.7 mm for 0, without an error."""
+    before = locale.setlocale(locale.LC_NUMERIC)
+    if locale.localeconv()["decimal_point"] == ".":
+        yield
+        return
+    locale.setlocale(locale.LC_NUMERIC, "C")
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, before)
+
+
 def _check_itk_header(reader: sitk.ImageFileReader, name: str) -> None:
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     if components in (3, 4) and reader.GetPixelIDValue() == sitk.sitkVectorUInt8:
@@ -140,6 +158,8 @@ def _itk_error(error: RuntimeError, name: str) -> InputError:
         return GeometryError(f"'{name}' has a position matrix that is singular or not finite; export it again.")
     if "spacing" in text.lower() and ("zero" in text.lower() or "negative" in text.lower()):
         return GeometryError(f"'{name}' has a voxel size of zero or less; export it again.")
+    if "allocate memory" in text or "bad_alloc" in text:
+        return InputError(f"'{name}' does not fit in memory; close other programs or crop the image.")
     if "Unable to determine ImageIO" in text or "no ImageIO" in text:
         return InputError(f"'{name}' is not an image of the kind its name says; choose another file.")
     return InputError(f"'{name}' is damaged or cut short; copy or export it again.")

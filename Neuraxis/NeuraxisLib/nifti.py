@@ -60,7 +60,7 @@ def read_nifti(path: Path) -> Volume:
             with gzip.GzipFile(fileobj=raw) if packed else raw as file:
                 header = _read_header(file, name)
                 array = _read_array(file, header, name)
-                _check_ending(file, packed)
+                _check_ending(file, header, name)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"'{name}' is damaged or cut short; copy or export it again.") from error
     matrix, warnings = _matrix(header, name)
@@ -164,10 +164,14 @@ def _read_array(file: BinaryIO, header: _Header, name: str) -> np.ndarray:
     return array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
-def _check_ending(file: BinaryIO, packed: bool) -> None:
-    """Read a packed file to its end, where the check sum is; damage in the pixels shows only there."""
-    while packed and file.read(1 << 22):
-        pass
+def _check_ending(file: BinaryIO, header: _Header, name: str) -> None:
+    """Read on to the end: a whole slice more means a damaged header; a packed file has its check sum there."""
+    slice_bytes = header.shape[0] * header.shape[1] * header.dtype.itemsize
+    surplus = 0
+    while surplus < slice_bytes and (chunk := file.read(min(slice_bytes, 1 << 22))):
+        surplus += len(chunk)
+    if surplus >= slice_bytes:
+        raise InputError(f"'{name}' holds more than its header says; its header is damaged, so export it again.")
 
 
 def _matrix(header: _Header, name: str) -> tuple[np.ndarray, list[str]]:

@@ -1,7 +1,9 @@
 """Prepares the Python of a test, when this folder is on its import path: worker or command line.
 
 Registers the test tasks. TEST_SLOW_CALL names a function that shall hang, such as ``os.fsync`` (a disk that does not
-answer); TEST_ABSENT names a package that shall not be there.
+answer); TEST_ABSENT names a package that shall not be there; TEST_CLOCK sets the wall clock: seconds since 1970 to
+start from, or ``jump`` for one that goes back an hour at every look; TEST_SOCKETS names a file in which every attempt
+to reach another machine is noted before it is refused.
 """
 
 import importlib
@@ -33,3 +35,21 @@ if os.environ.get("TEST_ABSENT"):
 if os.environ.get("TEST_SLOW_CALL"):
     _module, _, _name = os.environ["TEST_SLOW_CALL"].rpartition(".")
     setattr(importlib.import_module(_module), _name, lambda *arguments, **named: time.sleep(60))
+
+if os.environ.get("TEST_CLOCK"):
+    _looks, _true = iter(range(1_000_000)), time.time
+    if os.environ["TEST_CLOCK"] == "jump":
+        time.time = lambda: 1.7e9 - 3600 * next(_looks)
+    else:
+        _ahead = float(os.environ["TEST_CLOCK"]) - _true()
+        time.time = lambda: _true() + _ahead
+
+if os.environ.get("TEST_SOCKETS"):
+
+    def _refuse_sockets(event, arguments):
+        if event in ("socket.connect", "socket.getaddrinfo", "socket.bind", "socket.sendto"):
+            with open(os.environ["TEST_SOCKETS"], "a") as notes:
+                notes.write(f"{event} {arguments[1:]}\n")
+            raise OSError("the test allows no network")
+
+    sys.addaudithook(_refuse_sockets)
