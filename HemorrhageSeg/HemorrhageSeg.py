@@ -52,6 +52,7 @@ class HemorrhageSegParameterNode:
     """What the panel remembers in the scene.
 
     inputVolume - the head CT; results are found through it.
+    earlierVolume - an earlier head CT of the same patient, for the follow-up.
     modelName - chosen model; empty for the default one.
     device - where to compute.
     overlayVisible, overlayOpacity - the uncertainty map over the slices.
@@ -59,6 +60,7 @@ class HemorrhageSegParameterNode:
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
+    earlierVolume: vtkMRMLScalarVolumeNode
     modelName: str = ""
     device: str = "auto"
     overlayVisible: bool = False
@@ -72,6 +74,7 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget):
     def setup(self):
         """Build the panel."""
         ScriptedLoadableModuleWidget.setup(self)
+        from HemorrhageSegLib.scene_followup import FollowUpSection
         from NeuraxisLib.result_panel import ModelChooser, ResultPanel
         from NeuraxisLib.scene_panel import ModulePanel
 
@@ -86,6 +89,8 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget):
         self.ui.openFolderButton.connect("clicked(bool)", self.onOpenFolder)
         self.ui.show3DButton.connect("toggled(bool)", self.onShow3D)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
+        followUpFile = self.resourcePath("UI/HemorrhageSegFollowUp.ui")
+        self._followUp = self._panel.add(FollowUpSection(self._panel, self.logic, followUpFile))
         self._panel.begin()
 
     @property
@@ -189,9 +194,11 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
+        from HemorrhageSegLib.scene_followup import SceneFollowUps
         from NeuraxisLib.scene_runs import SceneRuns
 
         self._runs = SceneRuns(TASK_NAME, "ct", self.newClient)
+        self._followUps = SceneFollowUps(self._runs)
         self._models = None
 
     def newClient(self):
@@ -224,6 +231,20 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
         callbacks = self._runs.take_callbacks(optionsAndCallbacks)
         return self._runs.process(volumeNode, modelName or "", device, optionsAndCallbacks, wait, *callbacks)
 
+    def followUp(self, earlierNode, laterNode, modelName=None, device="auto", wait=True, **callbacks):
+        """Compare the hemorrhage in two head CTs of one patient; the result belongs to the earlier one.
+
+        A volume that has no result of this session is outlined first, with the model that is named.
+
+        :param callbacks: onProgress(fraction, stage), onDone(nodes), onFailed(error), onCancelled()
+        :return: with ``wait`` the nodes, otherwise a handle; see :meth:`process`
+        """
+        return self._followUps.compare(earlierNode, laterNode, modelName or "", device, wait, callbacks)
+
+    def followUpFolder(self, earlierNode):
+        """Folder with the files of the newest follow-up from a volume, or None if there is none of this session."""
+        return self._followUps.result_folder(earlierNode)
+
     def processFolder(self, files, outputFolder, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
         """Process files (or DICOM folders) into one result folder each; a bad case does not stop the rest.
 
@@ -247,6 +268,7 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
 
     def stop(self):
         """End the worker."""
+        self._followUps.stop()
         self._runs.stop()
 
     def resultFolder(self, volumeNode):

@@ -20,7 +20,7 @@ HEAVY = {"torch", "monai", "scipy", "skimage", "matplotlib", "typer", "rich", "j
 MODULES = module_names()
 LIBRARIES = {f"{module}Lib" for module in MODULES}
 SCENE = library("Neuraxis") / "scene.py"
-SCENE_FILES = sorted(library("Neuraxis").glob("scene*.py"))
+SCENE_FILES = sorted(path for module in MODULES for path in library(module).glob("scene*.py"))
 MODULE_FILES = [path for module in MODULES if (path := ROOT / module / f"{module}.py").is_file()]
 SOURCES = product_sources()
 

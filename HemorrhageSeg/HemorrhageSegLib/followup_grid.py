@@ -45,7 +45,9 @@ def upright_grid(low_ras: np.ndarray, high_ras: np.ndarray, step_mm: float) -> V
     return Volume(np.broadcast_to(np.int16(0), shape), matrix)
 
 
-def resample(moving: Volume, onto: Volume, onto_to_moving: np.ndarray | None = None, outside: float = np.nan):
+def resample(
+    moving: Volume, onto: Volume, onto_to_moving: np.ndarray | None = None, outside: float = np.nan
+) -> np.ndarray:
     """Values of one volume (linear) where the voxels of another lie.
 
     Args:

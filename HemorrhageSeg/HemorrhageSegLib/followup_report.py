@@ -175,9 +175,13 @@ def warnings(comparison: Comparison) -> list[str]:
     said = [expansion_sentence(comparison.verdicts[0], comparison.totals[0])]
     if comparison.baseline.sha256 == comparison.later.sha256:
         said.append("Both inputs are the same scan, so the change says only that the comparison works.")
-    for name, point in (("Earlier", comparison.baseline), ("Later", comparison.later)):
-        notes = dict.fromkeys([*point.volume.meta.get("warnings", ()), *point.result.warnings])
-        said += [f"{name} scan: {words}" for words in notes]
+    notes = [
+        dict.fromkeys([*point.volume.meta.get("warnings", ()), *point.result.warnings])
+        for point in (comparison.baseline, comparison.later)
+    ]
+    said += [f"Both scans: {words}" for words in notes[0] if words in notes[1]]
+    for name, own, other in (("Earlier", *notes), ("Later", *reversed(notes))):
+        said += [f"{name} scan: {words}" for words in own if words not in other]
     return [*said, *comparison.notes, *_view_warnings(comparison), *_technical_warnings(comparison)]
 
 

@@ -48,7 +48,8 @@ def render_report(result: Result, table: LabelTable) -> str:
     )
     environment.filters |= {"number": number_text, "mm": "{:.2f}".format}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(**report_content(result, table), interval_text=interval_text, ramp=css_ramp())
+    content = report_content(result, table)
+    return template.render(**content, interval_text=interval_text, ramp=css_ramp(content["overlay"]))
 
 
 def report_content(result: Result, table: LabelTable) -> dict[str, Any]:
@@ -103,8 +104,10 @@ def interval_text(measurement: Measurement) -> str:
 
 
 def _interval_scale(measurement: Measurement) -> dict[str, float | str] | None:
-    """Where low, value and high lie on a line from 0 to a round end, in percent."""
+    """Where low, value and high lie on a line from 0 to a round end, in percent; None where they reach below 0."""
     if measurement.interval is None or measurement.value is None or measurement.interval[1] <= 0:
+        return None
+    if measurement.interval[0] < 0:
         return None
     low, high = measurement.interval
     step = 10 ** math.floor(math.log10(high))

@@ -167,16 +167,23 @@ def outline_path(mask: np.ndarray) -> str:
 
 
 def colour_map(values: np.ndarray, scalar_map: ScalarMap) -> np.ndarray:
-    """(rows, columns, 4) RGBA of a map slice: transparent where low, then violet over orange to yellow."""
+    """(rows, columns, 4) RGBA of a map slice: transparent where low, then violet over orange to yellow.
+
+    A map in HU is another image of the patient (a later scan, say): it is drawn grey and hides what lies under it.
+    """
     low, high = scalar_map.value_range
     share = np.clip((np.nan_to_num(values.astype(np.float32)) - low) / (high - low), 0, 1)
+    if scalar_map.volume.unit == "HU":
+        return np.rint(np.stack([255 * share] * 3 + [np.full_like(share, 255)], axis=-1)).astype(np.uint8)
     channels = [np.interp(share, _RAMP_AT, column) for column in zip(*_RAMP_RGB)]
     channels.append(np.where(share < _TRANSPARENT, 0, 90 + 165 * share))
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def css_ramp() -> str:
+def css_ramp(scalar_map: ScalarMap | None = None) -> str:
     """The colours of :func:`colour_map` as a CSS gradient, low to high."""
+    if scalar_map is not None and scalar_map.volume.unit == "HU":
+        return "linear-gradient(to right, #000, #fff)"
     stops = ", ".join(f"{css_color(rgb)} {at:.0%}" for at, rgb in zip(_RAMP_AT, _RAMP_RGB))
     return f"linear-gradient(to right, {stops})"
 
