@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 
 from NeuraxisLib.atomic import atomic_write, new_folder
 from NeuraxisLib.dicom_export_header import Algorithm, algorithm_of, require_highdicom
-from NeuraxisLib.dicom_export_source import SourceSeries, find_source
+from NeuraxisLib.dicom_export_source import Place, SourceSeries, find_source
 from NeuraxisLib.dicom_seg import Segment, make_segmentation, segments_of
 from NeuraxisLib.dicom_sr import make_report
 from NeuraxisLib.errors import InputError
@@ -57,20 +57,18 @@ class Exported:
 
 def export_dicom(
     result_folder: str | os.PathLike,
-    source: str | os.PathLike | None,
+    source: Place | None,
     output: str | os.PathLike,
     parts: Collection[str] = (),
-    series: str | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Write a result folder as DICOM, all or nothing.
 
     Args:
         result_folder: as a task wrote it.
-        source: DICOM folder of the images that the result was computed from.
+        source: DICOM folder of the images that the result was computed from, or their files.
         output: a new or empty folder.
         parts: of :data:`PARTS`; a part named here that the result does not have is an error. Empty: all that it has.
-        series: UID of the source series, where it is known; None finds it by the place of its slices.
         progress: told how far it is; may cancel, and then nothing is left behind.
 
     Raises:
@@ -87,7 +85,7 @@ def export_dicom(
     progress(0.0, "Reading the result")
     result, name = read_result(result_folder), Path(result_folder).name
     chosen, left_out = _chosen(result, parts, name)
-    found = find_source(source, result, series, progress.part(0.05, 0.3))
+    found = find_source(source, result, progress.part(0.05, 0.3))
     export = _Export(found.place(result), found)
     files: list[Path] = []
     with new_folder(output) as partial:

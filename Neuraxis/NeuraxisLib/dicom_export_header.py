@@ -59,6 +59,7 @@ def with_notice(text: str, limit: int = LONG_STRING) -> str:
 def algorithm_of(result: Result) -> Algorithm:
     """The algorithm that a result's provenance names."""
     model = result.provenance.get("model") or {}
+    model = model if isinstance(model, dict) else {"title": model}
     sha256 = str(model.get("sha256") or "")
     version = str(result.provenance.get("neuraxis") or __version__)
     if not model:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from NeuraxisLib.dicom_headers import SliceHeader, is_dicom_file, scan_folder
+from NeuraxisLib.dicom_headers import SliceHeader, is_dicom_file, read_headers, scan_folder
 from NeuraxisLib.dicom_pixels import read_pixels
 from NeuraxisLib.dicom_series import Series, group_series
 from NeuraxisLib.dicom_source import images_of
@@ -74,15 +74,16 @@ class SourceSeries:
         return replace(scalar_map, volume=self._placed(scalar_map.volume))
 
 
-def find_source(
-    place: str | os.PathLike | None, result: Result, series: str | None = None, progress: Progress | None = None
-) -> SourceSeries:
-    """The series under a folder that a result was computed from.
+#: A folder, or one DICOM file, which stands for its folder; or the files of the series.
+Place = str | os.PathLike | Sequence[str]
+
+
+def find_source(place: Place | None, result: Result, progress: Progress | None = None) -> SourceSeries:
+    """The series that a result was computed from.
 
     Args:
-        place: a folder, searched with its subfolders, or one DICOM file, which stands for its folder; None if unknown.
+        place: where to look, with subfolders; None if unknown.
         result: as read from its folder.
-        series: UID of the series, where it is known; None looks at all.
         progress: told how far reading is; may cancel.
 
     Raises:
@@ -93,6 +94,31 @@ def find_source(
         raise InputError(
             "DICOM files must refer to the images that they were made from; name the DICOM folder of the source series."
         )
+    found, name = _series_at(place, progress or Progress())
+    fits = [(entry, fit) for entry in found if (fit := _fit(entry, result.source)) is not None]
+    if not fits:
+        raise GeometryError(
+            f"No series in '{name}' has the slices of the result (place, size and spacing differ); choose the "
+            "DICOM folder that it was computed from."
+        )
+    chosen, (headers, order) = _of_same_identity(fits, result, name)
+    if chosen.headers[0].frames > 1 and len({header.path for header in headers}) > 1:
+        raise InputError(
+            f"The series in '{name}' comes in several multi-frame files, to which DICOM files cannot refer as "
+            "one; export it as one file or as single slices."
+        )
+    return SourceSeries(headers, images_of(headers), order)
+
+
+def _series_at(place: Place, progress: Progress) -> tuple[list[Series], str]:
+    """The series at a place, and what messages call it."""
+    if not isinstance(place, (str, os.PathLike)):
+        paths = [Path(path) for path in place]
+        missing = [path for path in paths if not path.is_file()]
+        if missing or not paths:
+            raise InputError("Files of the source series are missing from the DICOM database; import the series again.")
+        headers = [header for path in paths for header in read_headers(path)]
+        return group_series(headers), paths[0].parent.name
     path = Path(place)
     if is_image_file(path) or (path.is_file() and not is_dicom_file(path)):
         raise InputError(
@@ -102,21 +128,7 @@ def find_source(
     if not path.exists():
         raise InputError(f"'{path.name}' was not found; check the name and the folder.")
     folder = path if path.is_dir() else path.parent
-    found = group_series(scan_folder(folder, progress or Progress()).headers)
-    found = [entry for entry in found if series is None or entry.info.uid == series]
-    fits = [(entry, fit) for entry in found if (fit := _fit(entry, result.source)) is not None]
-    if not fits:
-        raise GeometryError(
-            f"No series in '{folder.name}' has the slices of the result (place, size and spacing differ); choose the "
-            "DICOM folder that it was computed from."
-        )
-    chosen, (headers, order) = _of_same_identity(fits, result, folder.name)
-    if chosen.headers[0].frames > 1 and len({header.path for header in headers}) > 1:
-        raise InputError(
-            f"The series in '{folder.name}' comes in several multi-frame files, to which DICOM files cannot refer as "
-            "one; export it as one file or as single slices."
-        )
-    return SourceSeries(headers, images_of(headers), order)
+    return group_series(scan_folder(folder, progress).headers), folder.name
 
 
 _Fit = tuple[list[SliceHeader], AxisOrder]

@@ -22,6 +22,7 @@ from NeuraxisLib.headline import headline
 from NeuraxisLib.panel import device_choices
 from NeuraxisLib.run_panel import RunPanel
 from NeuraxisLib.scene import result_nodes
+from NeuraxisLib.scene_dicom import DicomExportSection
 from NeuraxisLib.scene_review import ReviewSection
 from NeuraxisLib.scene_tables import table_rows
 
@@ -86,6 +87,7 @@ class ModulePanel(VTKObservationMixin):
     def begin(self) -> None:
         """Follow the scene from now on; called at the end of ``setup``."""
         self.review = self.add(ReviewSection(self))
+        self.add(DicomExportSection(self))
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._sceneCloses)
         self.addObserver(scene, scene.EndCloseEvent, self._sceneReady)
