@@ -34,8 +34,8 @@ BUNDLED = "bundled"
 _NAME = re.compile(r"[\w][\w.-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CARD = ("title", "task", "licence", "notice")
-#: Facts on the training longer than this are for those who open the model file.
-_LONGEST_FACT = 200
+#: What of the training an index repeats; the recipe is for those who open the model file.
+_TRAINING = ("data", "history", "simulated", "steps", "date")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def index_entry(model: ModelFile, url: str = "") -> dict[str, Any]:
     """What an index says of a model file; ModelError if it was altered."""
     content = model.check()
     header = model.header
-    short = {key: value for key, value in header["training"].items() if _is_short(value)}
+    training = {key: header["training"][key] for key in _TRAINING if key in header["training"]}
     return {
         "name": model.name,
         "file": model.path.name,
@@ -178,7 +178,7 @@ def index_entry(model: ModelFile, url: str = "") -> dict[str, Any]:
         "model_format": header["format_version"],
         "url": url,
         **{key: header[key] for key in _CARD},
-        "training": short,
+        "training": training,
         "scores": header["scores"],
     }
 
@@ -211,7 +211,3 @@ def index_of_bundled() -> list[dict[str, Any]]:
     folders = [get_task(name).resources / "Models" for name in TASKS]
     files = [path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
     return [index_entry(load_model(path), BUNDLED) for path in files]
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool) and len(str(value)) <= _LONGEST_FACT

@@ -103,7 +103,7 @@ def model_card(header: Mapping[str, Any]) -> str:
     """A model's card as a few lines of rich text: what it is, what it may be used for, how good it was."""
     lines = [f"<b>{html.escape(header['title'])}</b>", html.escape(header["notice"])]
     lines.append(f"Licence: {html.escape(header['licence'])}")
-    trained = "; ".join(f"{_words(name)}: {value}" for name, value in _short_facts(header.get("training", {})))
+    trained = trained_on(header.get("training", {}))
     if trained:
         lines.append("Trained on: " + html.escape(trained))
     scores = [f"{_words(name)} {_number(value)}" for name, value in _scores(header["scores"])]
@@ -112,10 +112,19 @@ def model_card(header: Mapping[str, Any]) -> str:
     return "<br>".join(lines)
 
 
-def _short_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The facts on a training that are short texts or numbers."""
-    plain = [(name, str(value)) for name, value in training.items() if isinstance(value, str | int | float)]
-    return [(name, value) for name, value in plain if 0 < len(value) <= 200]
+def trained_on(training: Mapping[str, Any]) -> str:
+    """What a model's header says of its training, in a few sentences: data, history, steps and day."""
+    history = training.get("history")
+    told = [str(line) for line in history] if isinstance(history, (list, tuple)) else []
+    words = [str(training.get("data") or ("simulated scans" if training.get("simulated") is True else ""))]
+    words += [_shortened("; ".join(told))]
+    if training.get("steps"):
+        words += [" ".join(str(word) for word in (training["steps"], "steps,", training.get("date", "")) if word)]
+    return ". ".join(word.strip(" .,") for word in words if word.strip(" .,"))
+
+
+def _shortened(text: str, longest: int = 400) -> str:
+    return text if len(text) <= longest else text[:longest].rpartition(" ")[0] + " ..."
 
 
 def _scores(scores: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -33,6 +33,7 @@ class ModelsSection:
         self.ui = ui = slicer.util.childWidgetVariables(self.top)
         ui.modelsTable.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         ui.modelsTable.setSelectionMode(qt.QAbstractItemView.SingleSelection)
+        ui.modelsTable.verticalHeader().hide()
         ui.indexLineEdit.text = self._store.index
         ui.modelsTable.connect("itemSelectionChanged()", self.onSelected)
         ui.installButton.connect("clicked(bool)", self.onInstall)
@@ -52,26 +53,22 @@ class ModelsSection:
         """Fill the table anew; the chosen row stays chosen."""
         chosen = self._chosen()
         self._rows, table = self._store.models(), self.ui.modelsTable
-        heads = [_("Model"), _("Task"), _("Licence"), _("MB"), _("State")]
+        heads = [_("Model"), _("State"), _("MB"), _("Task"), _("Licence")]
         was = table.blockSignals(True)
         table.setColumnCount(len(heads))
         table.setHorizontalHeaderLabels(heads)
         table.setRowCount(len(self._rows))
         for number, row in enumerate(self._rows):
             size = megabytes(row.size_bytes).partition(" ")[0]
-            texts = (
-                row.card.get("title", row.name),
-                row.card.get("task", ""),
-                row.card.get("licence", ""),
-                size,
-                row.state,
-            )
+            facts = (row.card.get("task", ""), row.card.get("licence", ""))
+            texts = (row.card.get("title", row.name), row.state, size, *facts)
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
                 item.setToolTip(row.note or row.name)
                 table.setItem(number, column, item)
         table.resizeColumnsToContents()
+        table.resizeRowsToContents()
         same = [
             n for n, row in enumerate(self._rows) if chosen and (row.name, row.place) == (chosen.name, chosen.place)
         ]

@@ -26,6 +26,7 @@ class SelfTestSection:
         self.top = slicer.util.loadUI(str(UI_FOLDER / "NeuraxisSelfTest.ui"))
         self.ui = slicer.util.childWidgetVariables(self.top)
         self.ui.selfTestButton.connect("clicked(bool)", self.onSelfTest)
+        self.ui.outcomesTable.verticalHeader().hide()
         self._fill([])
 
     def refresh(self, volume: Any = None, folder: Path | None = None) -> None:
@@ -61,4 +62,5 @@ class SelfTestSection:
                 item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
                 table.setItem(number, column, item)
         table.resizeColumnsToContents()
+        table.resizeRowsToContents()
         self.ui.outcomesLabel.text = "\n".join(f"{o.title}: {o.sentence}" for o in outcomes if o.sentence)

@@ -123,7 +123,7 @@ def test_bundled_models_are_there_with_their_cards(widget):
     assert len(titles(widget)) == len(shipped_index())
     title = next(entry.title for entry in shipped_index() if entry.name == "hemorrhage-drunet-starter")
     row = choose(widget, title)
-    assert row[1:3] == ["hemorrhage", "Apache-2.0"] and 1 < float(row[3]) < 20 and row[4] == "bundled"
+    assert row[1] == "bundled" and 1 < float(row[2]) < 20 and row[3:] == ["hemorrhage", "Apache-2.0"]
     ui = ui_of(widget, "modelsTable")
     assert "Trained on:" in ui.modelCardLabel.text and "Scores:" in ui.modelCardLabel.text
     assert not ui.removeButton.enabled and not ui.installButton.enabled and not ui.undoButton.enabled
@@ -135,7 +135,7 @@ def test_file_is_installed_removed_brought_back(application, widget, stick, home
     ask_with(application, stick / "good.safetensors")
     click(widget, "addFileButton")
     assert said(widget) == "Installed: good." and (home / "good.safetensors").is_file()
-    assert choose(widget, "Good model")[4] == "installed, verified" and "forty heads" in ui.modelCardLabel.text
+    assert choose(widget, "Good model")[1] == "installed, verified" and "forty heads" in ui.modelCardLabel.text
     assert ui.diskLabel.text == "Your models take 0.1 MB."
     click(widget, "removeButton")
     assert "Good model" not in titles(widget) and "Undo brings it back" in said(widget)
@@ -175,9 +175,9 @@ def test_index_of_a_share_offers_models(application, widget, stick, settings, ho
     assert settings.value(panel.INDEX_SETTING) == str(stick / "index.json") and "Good model" not in titles(widget)
     click(widget, "lookButton")
     assert said(widget) == "The index at the file names 1 models."
-    assert choose(widget, "Good model")[4] == "available"
+    assert choose(widget, "Good model")[1] == "available"
     click(widget, "installButton")
-    assert choose(widget, "Good model")[4] == "installed, verified" and (home / "good.safetensors").is_file()
+    assert choose(widget, "Good model")[1] == "installed, verified" and (home / "good.safetensors").is_file()
     ui.indexLineEdit.text = str(stick / "none.json")
     click(widget, "lookButton")
     assert "'none.json' cannot be opened" in said(widget)
@@ -199,7 +199,7 @@ def test_download_shows_progress_and_cancel_keeps_what_came(widget, stick, home)
         assert not ui.installButton.enabled and not ui.addFileButton.enabled and not ui.verifyButton.enabled
         click(widget, "cancelButton")
         assert said(widget) == "Cancelled; what was finished before was kept." and widget.ui.progressFrame.isHidden()
-        assert "MB of it here" in choose(widget, "Good model")[4] and ui.removeButton.enabled
+        assert "MB of it here" in choose(widget, "Good model")[1] and ui.removeButton.enabled
         server.resume.set()
         server.resume = None
         click(widget, "installButton")
@@ -226,7 +226,7 @@ def test_verify_names_the_altered_model(application, widget, stick, home):  # no
     click(widget, "verifyButton")
     count = len(shipped_index()) + 1
     assert said(widget).startswith(f"{count - 1} of {count} models are as they should be. The model file 'good.safet")
-    assert choose(widget, "Good model")[4] == "installed, altered"
+    assert choose(widget, "Good model")[1] == "installed, altered"
     assert "is damaged or was altered" in ui_of(widget, "modelCardLabel").modelCardLabel.text
 
 

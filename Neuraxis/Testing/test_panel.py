@@ -37,10 +37,25 @@ def test_model_card_without_scores_has_no_such_line():
     assert "Scores" not in panel.model_card({**HEADER, "scores": {}})
 
 
-def test_model_card_says_what_a_model_was_trained_on():
-    training = {"simulated": True, "data": "100 heads <&>", "recipe": {"epochs": 3}, "long": "x" * 300, "steps": 5}
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"data": "100 heads <&>.", "recipe": {"epochs": 3}, "steps": 5, "date": "2026-01-02"},
+         "100 heads &lt;&amp;&gt;. 5 steps, 2026-01-02"),
+        ({"simulated": True, "history": ["first", "second"], "steps": 5}, "simulated scans. first; second. 5 steps"),
+        ({"simulated": False, "history": "odd"}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_model_card_says_what_a_model_was_trained_on(training, words):
     card = panel.model_card({**HEADER, "training": training})
-    assert "Trained on: simulated: True; data: 100 heads &lt;&amp;&gt;; steps: 5" in card
+    assert card.partition("Trained on: ")[2].partition("<br>")[0] == (words or "")
+    assert ("Trained on: " in card) is (words is not None)
+
+
+def test_a_long_history_is_shortened():
+    words = panel.trained_on({"history": ["word " * 200]})
+    assert len(words) < 410 and words.endswith("word")
 
 
 def test_sizes_in_words():
