@@ -44,8 +44,6 @@ from NeuraxisLib.task import get_task
 
 __all__ = ["Batch", "CaseOutcome", "Entry", "summary"]
 
-#: A case is given to a worker this often; more only helps what would fail again.
-ATTEMPTS = 2
 #: The tables are brought up to date this often while cases run.
 TABLE_EVERY_S = 60.0
 #: How long one poll may look at cases that are finished already, so that a panel stays alive.
@@ -364,7 +362,7 @@ class Batch:
         ):
             self._stop(error)  # the others would fail alike
             self._on_case(entry)
-        elif isinstance(error, WorkerError) and entry.attempts < ATTEMPTS and not self._cancelling:
+        elif isinstance(error, WorkerError) and entry.attempts < self._workers.attempts and not self._cancelling:
             self._waiting.append(entry)  # after all others, when nothing else needs the memory
             self._on_case(entry)
         else:

@@ -73,6 +73,9 @@ class LocalWorkers:
         shared: the client belongs to somebody else, who stops it.
     """
 
+    #: A case is given to a worker this often; more only helps what would fail again.
+    attempts = 2
+
     def __init__(
         self,
         make_client: Callable[[], Any],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +57,13 @@ def run_batch(
         list[str] | None,
         typer.Option("--option", help="An option of the task, such as threshold=0.4.", metavar="NAME=VALUE"),
     ] = None,
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", help="Dask scheduler that computes, such as tcp://host:8786.")
+    ] = "",
+    slurm: Annotated[
+        Path | None,
+        typer.Option("--slurm", help="TOML or YAML file with the Slurm jobs that compute.", show_default=False),
+    ] = None,
     match: Annotated[str, typer.Option("--match", help="Only files of this name, such as '*_T2w.nii.gz'.")] = "",
     allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Measure DICOM series with missing slices.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try cases again that failed before.")] = False,
@@ -78,16 +87,37 @@ def run_batch(
         if list_only:
             _print_cases(found, as_json)
             return
-        count = workers or default_workers(device, threads)
-        pool = LocalWorkers(lambda: WorkerClient(threads=threads), count, 60 * time_limit or None)
         shown = ShownBatch(as_json)
-        batch = Batch(
-            task, found, output, pool, model=model, options=options, device=device, allow_gaps=allow_gaps,
-            retry_failed=retry_failed, on_case=shown.on_case,
-        )  # fmt: skip
-        status = shown.run(batch)
+        settings = {"model": model, "options": options, "device": device, "allow_gaps": allow_gaps}
+        with _workers(scheduler, slurm, device, workers, threads, time_limit) as pool:
+            batch = Batch(task, found, output, pool, retry_failed=retry_failed, on_case=shown.on_case, **settings)
+            status = shown.run(batch)
     if status:
         raise typer.Exit(status)
+
+
+@contextlib.contextmanager
+def _workers(
+    scheduler: str, slurm: Path | None, device: str, count: int, threads: int, time_limit: float
+) -> Iterator[Any]:
+    """The workers that were asked for: of a Dask scheduler, of Slurm jobs, or of this computer."""
+    if not scheduler and slurm is None:
+        count = count or default_workers(device, threads)
+        yield LocalWorkers(lambda: WorkerClient(threads=threads), count, 60 * time_limit or None)
+        return
+    from NeuraxisLib.batch_dask import DaskWorkers
+    from NeuraxisLib.batch_slurm import slurm_cluster
+
+    if scheduler and slurm is not None:
+        raise InputError("Give --scheduler or --slurm, not both.")
+    if scheduler:
+        yield DaskWorkers(scheduler, device)
+        return
+    cluster = slurm_cluster(slurm)
+    try:
+        yield DaskWorkers(cluster, device)
+    finally:
+        cluster.close()
 
 
 class ShownBatch:
@@ -135,8 +165,6 @@ class ShownBatch:
         self._batch.cancel()
 
     def _bar(self) -> Any:
-        import contextlib
-
         if not sys.stderr.isatty():
             return contextlib.nullcontext(lambda: None)
         return _drawn_bar(self._batch)
@@ -185,8 +213,6 @@ def _speed(batch: Batch) -> str:
 
 def _drawn_bar(batch: Batch) -> Any:
     """A context that draws a bar on the terminal; gives the function that moves it."""
-    import contextlib
-
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 

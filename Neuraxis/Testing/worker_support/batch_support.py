@@ -35,6 +35,8 @@ class InlineWorkers:
         before: called with every job; what it raises is the end of the case.
     """
 
+    attempts = 2
+
     def __init__(self, count: int = 1, before: Callable[[CaseJob], None] | None = None):
         self._count, self._before, self._jobs = count, before or (lambda job: None), {}
         self.computed: list[str] = []

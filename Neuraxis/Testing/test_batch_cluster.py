@@ -1,0 +1,253 @@
+"""A batch on a real Dask scheduler with worker processes that are killed, and on Slurm jobs of a stand-in for Slurm."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from NeuraxisLib import task
+from NeuraxisLib.batch import Batch
+from NeuraxisLib.batch_cases import find_cases
+from NeuraxisLib.errors import InputError, WorkerStartError
+from NeuraxisLib.task import get_task
+from NeuraxisLib.worker_process import child_environment
+
+distributed = pytest.importorskip("distributed")
+SUPPORT = Path(__file__).resolve().parent / "worker_support"
+sys.path.append(str(SUPPORT))
+from bare_models import write_bare_model  # noqa: E402
+from batch_support import VOXEL_ML, InlineWorkers, write_scan  # noqa: E402
+
+ENVIRONMENT = {**child_environment([SUPPORT], None, 1, hide_gpu=True), "DASK_DISTRIBUTED__DASHBOARD__LINK": ""}
+#: What differs between two runs of the same case by design: times, and the process that computed.
+TIMES = re.compile(r'"process": \d+|<td>Process</td><td>\d+</td>|\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?([+-]\d\d:\d\d)?')
+
+
+class Cluster:
+    """A scheduler and its workers as processes of their own."""
+
+    def __init__(self, folder: Path):
+        self._file, self.workers = folder / "scheduler.json", []
+        self._scheduler = self._start("scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard")
+        since = time.monotonic()
+        while not self._file.exists():
+            assert time.monotonic() < since + 60
+            time.sleep(0.05)
+        self.address = json.loads(self._file.read_text())["address"]
+
+    def add_worker(self, *more: str) -> subprocess.Popen:
+        self.workers.append(self._start("worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", *more))
+        return self.workers[-1]
+
+    def close(self) -> None:
+        for process in (*self.workers, self._scheduler):
+            process.kill()
+            process.wait()
+
+    def _start(self, what: str, *more: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--scheduler-file", str(self._file), *more]
+        return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, cwd=self._file.parent)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    made = Cluster(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch) -> Path:
+    """Twelve scans, one of them broken; the fourth kills the first worker that takes it."""
+    monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
+    write_bare_model(tmp_path / "bright.safetensors")
+    lines = ["case,ct,fault"]
+    for number in range(1, 13):
+        write_scan(tmp_path / "scans" / f"{number:02d}.nrrd", 5 * number)
+        fault = f"killed once:{tmp_path / 'marker'}" if number == 4 else ""
+        lines.append(f"c{number:02d},scans/{number:02d}.nrrd,{fault}")
+    (tmp_path / "scans" / "07.nrrd").write_bytes(b"broken")
+    (tmp_path / "cases.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def command(archive: Path, *more: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [
+            sys.executable, "-m", "NeuraxisLib.cli", "batch", str(archive / "cases.csv"), str(archive / "out"),
+            "--task", "threshold", "--model", str(archive / "bright.safetensors"), "--device", "cpu", "--json", *more,
+        ],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+
+
+def without_times(path: Path) -> bytes:
+    """The content of a file; of pages and result.json without the times and the process."""
+    if path.suffix in (".json", ".html"):
+        return TIMES.sub("", path.read_text(encoding="utf-8")).encode()
+    return path.read_bytes()
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): without_times(path) for path in folder.glob("c*/*")}
+
+
+@pytest.mark.slow
+def test_results_equal_those_of_one_process_although_a_worker_is_killed(cluster, archive, monkeypatch):
+    for _ in range(3):
+        cluster.add_worker()
+    done = command(archive, "--scheduler", cluster.address)
+    assert done.returncode == 10, done.stderr
+    assert (archive / "marker").exists() and [worker.poll() for worker in cluster.workers].count(-9) == 1
+    record = json.loads(done.stdout)
+    assert (record["done"], record["failed"]) == (11, 1) and record["failures"][0]["case"] == "c07"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # as the workers have it, which the small task writes down
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = InlineWorkers()
+    cases = find_cases(archive / "cases.csv", get_task("threshold"), archive / "alone")
+    model = str(archive / "bright.safetensors")
+    Batch("threshold", cases, archive / "alone", alone, model=model, device="cpu").wait()
+    there, here = results(archive / "out"), results(archive / "alone")
+    assert len(there) >= 11 * 4 and there.keys() == here.keys()
+    assert [name for name in there if there[name] != here[name]] == []
+    again = command(archive, "--scheduler", cluster.address)
+    assert json.loads(again.stdout)["earlier"] == 12, "a rerun does nothing"
+
+
+@pytest.mark.slow
+def test_a_worker_killed_from_outside_loses_nothing(cluster, archive, monkeypatch):
+    """The batch in this process, so that the moment of the kill is known: some cases are done, others under way."""
+    from NeuraxisLib.batch_dask import AHEAD, DaskWorkers
+
+    for _ in range(2):
+        cluster.add_worker()
+    with distributed.Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    workers = DaskWorkers(cluster.address, "cpu")
+    cases = find_cases(archive / "scans", get_task("threshold"), archive / "out")
+    batch = Batch("threshold", cases, archive / "out", workers, model=str(archive / "bright.safetensors"), device="cpu")
+    killed, most = False, 0
+    while not batch.is_finished:
+        batch.poll(0.05)
+        most = max(most, batch.count("running"))
+        if not killed and batch.count("done") >= 3:
+            cluster.workers[0].kill()
+            killed = True
+    assert killed and batch.state == "done" and (batch.count("done"), batch.count("failed")) == (11, 1)
+    assert most <= AHEAD * 2, "the scheduler is given few cases ahead"
+    with open(archive / "out" / "cases.csv", newline="") as file:
+        found = {row["case"]: row["Total volume [mL]"] for row in csv.DictReader(file)}
+    assert float(found["09"]) == pytest.approx(45 * VOXEL_ML)
+
+
+@pytest.mark.slow
+def test_a_case_that_needs_a_graphics_card_goes_to_workers_that_offer_one(cluster, archive):
+    from NeuraxisLib.batch_dask import DaskWorkers
+
+    cluster.add_worker("--name", "plain")
+    cluster.add_worker("--name", "card", "--resources", "GPU=1")
+    with distributed.Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        pools = {device: DaskWorkers(cluster.address, device) for device in ("auto", "cpu")}
+        assert pools["auto"].slots == 1 and pools["cpu"].slots == 2
+        cases = find_cases(archive / "scans", get_task("threshold"), archive / "out")[:4]
+        Batch("threshold", cases, archive / "out", pools["auto"], model=str(archive / "bright.safetensors")).wait()
+        names = {address: worker["id"] for address, worker in client.scheduler_info()["workers"].items()}
+        card = [process for address, process in client.run(os.getpid).items() if names[address] == "card"]
+        made = {json.loads(p.read_text())["provenance"]["process"] for p in (archive / "out").glob("*/result.json")}
+        assert made == set(card)
+        pools["cpu"].close()
+
+
+def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch):
+    from NeuraxisLib import batch_dask
+
+    monkeypatch.setattr(batch_dask, "_CONNECT_S", 0.5)
+    with pytest.raises(WorkerStartError, match="tcp://127.0.0.1:9'"):
+        batch_dask.DaskWorkers("tcp://127.0.0.1:9")
+
+
+# -- Slurm ----------------------------------------------------------------------------------------------------
+
+SBATCH = """#!/bin/sh
+# starts the job here and now, as a node of Slurm would later
+job=$$
+for script; do :; done
+cp "$script" "$SLURM_STAND_IN/$job.sh"
+sh "$SLURM_STAND_IN/$job.sh" >"$SLURM_STAND_IN/../job$job.log" 2>&1 &
+echo $! >"$SLURM_STAND_IN/../job$job.pid"
+echo "Submitted batch job $job"
+"""
+SCANCEL = """#!/bin/sh
+echo "$@" >>"$SLURM_STAND_IN/../cancelled"
+for job; do kill $(cat "$SLURM_STAND_IN/../job$job.pid") 2>/dev/null; done
+exit 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="Slurm's commands are shell scripts here")
+def test_slurm_jobs_are_asked_for_and_compute(archive, monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    tools, jobs = archive / "tools", archive / "slurm" / "jobs"
+    tools.mkdir()
+    jobs.mkdir(parents=True)
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setitem(ENVIRONMENT, "SLURM_STAND_IN", str(jobs))
+    (archive / "slurm.toml").write_text(
+        'queue = "night"\nmemory = "2GB"\nwalltime = "00:10:00"\njobs = 2\ninterface = "lo"\n'
+        f'log_directory = "{archive / "slurm"}"\n'
+    )
+    (archive / "marker").touch()
+    done = command(archive, "--slurm", str(archive / "slurm.toml"))
+    assert done.returncode == 10, done.stderr
+    assert json.loads(done.stdout)["done"] == 11
+    scripts = [path.read_text() for path in jobs.glob("*.sh")]
+    assert len(scripts) == 2 and all("#SBATCH -p night" in text and "#SBATCH -t 00:10:00" in text for text in scripts)
+    assert len((archive / "slurm" / "cancelled").read_text().split()) == 2, "the jobs end with the batch"
+
+
+def test_graphics_cards_are_asked_of_slurm_and_offered_to_cases(tmp_path):
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    from NeuraxisLib.batch_slurm import slurm_cluster
+
+    made = {}
+
+    class Recorded:
+        def __init__(self, **settings):
+            made.update(settings)
+
+        def scale(self, jobs):
+            made["jobs"] = jobs
+
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(jobqueue, "SLURMCluster", Recorded)
+    (tmp_path / "a.yaml").write_text("memory: 8GB\ngpus: 2\njobs: 3\njob_extra_directives: ['--exclusive']\n")
+    slurm_cluster(tmp_path / "a.yaml")
+    monkeypatch.undo()
+    assert made["job_extra_directives"] == ["--exclusive", "--gres=gpu:2"] and made["jobs"] == 3
+    assert made["worker_extra_args"] == ["--resources", "GPU=2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [("a.toml", "cores = ", "be read"), ("a.yaml", "- 1\n", "no table"), ("a.toml", "corse = 3\n", "do not fit")],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path, name, text, words):
+    pytest.importorskip("dask_jobqueue")
+    from NeuraxisLib.batch_slurm import slurm_cluster
+
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        slurm_cluster(tmp_path / name)
