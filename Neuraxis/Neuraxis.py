@@ -1,5 +1,6 @@
 """Slicer module: what all Neuraxis modules share in Slicer: models, compute settings, self-test, packages."""
 
+import logging
 import weakref
 from pathlib import Path
 
@@ -201,14 +202,21 @@ class NeuraxisLogic(ScriptedLoadableModuleLogic):
         return torch + missing_packages(REQUIREMENTS_FILE) + missing_packages(requirementsFile)
 
     def installPackages(self, requirementsFile):
-        """Install what is missing, asking first; returns the sentence to show."""
+        """Install what is missing, asking first; returns the sentence to show, also when it could not be had."""
         missing = self.missingPackages(requirementsFile)
-        if "torch" in missing:
-            reason = self._installTorch()
-            if reason:
-                return reason
-        if [name for name in missing if name != "torch"]:
-            self._installRequirements(requirementsFile)
+        try:
+            reason = self._installTorch() if "torch" in missing else ""
+            if not reason and [name for name in missing if name != "torch"]:
+                self._installRequirements(requirementsFile)
+        except Exception as error:  # declined, no network, no room, no rights: whatever pip and Slicer raise
+            logging.exception("Installing packages failed")
+            words = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+            return _(
+                "Nothing was installed ({reason}); check the network, or install the packages from wheel files as the "
+                "documentation says."
+            ).format(reason=words)
+        if reason:
+            return reason
         missing = self.missingPackages(requirementsFile)
         return _("Still missing: {names}.").format(names=", ".join(missing)) if missing else _("Installed.")
 
@@ -217,7 +225,11 @@ class NeuraxisLogic(ScriptedLoadableModuleLogic):
         try:
             import PyTorchUtils
         except ImportError:
-            slicer.app.extensionsManagerModel().installExtensionFromServer("PyTorch")
+            if slicer.app.extensionsManagerModel().installExtensionFromServer("PyTorch") is False:
+                return _(
+                    "The PyTorch extension could not be installed; check the network, or install its file with the "
+                    "Extensions Manager, then restart Slicer."
+                )
             return _("Restart Slicer once the PyTorch extension is installed, then press Install again.")
         torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
             askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT
