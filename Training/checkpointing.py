@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from NeuraxisLib.atomic import atomic_write
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, OutputError
 from Training.recipe import Recipe
 
 CHECKPOINT, BEST, LAST = "checkpoint.pt", "best.pt", "last.pt"
@@ -29,7 +29,10 @@ MAY_CHANGE = ("fitting.steps", "fitting.validate_every", "fitting.keep_minutes",
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values, whole or not at all; OutputError if the disk refuses."""
     with atomic_write(path) as temporary:
-        torch.save(dict(state), temporary)
+        try:
+            torch.save(dict(state), temporary)
+        except RuntimeError as error:  # how torch says that a disk takes no more
+            raise OutputError(f"'{path.name}' could not be written: the disk is full or failed; free space.") from error
 
 
 def read(path: Path, device: torch.device) -> dict:

@@ -14,7 +14,7 @@ from pathlib import Path
 from NeuraxisLib.dicom_geometry import Layout, lay_out
 from NeuraxisLib.dicom_headers import Scan, is_dicom_file, scan_folder, skipped_text
 from NeuraxisLib.dicom_pixels import read_pixels, same_pixels
-from NeuraxisLib.dicom_series import Series, SeriesInfo, choose_series, group_series
+from NeuraxisLib.dicom_series import Series, SeriesInfo, check_one_patient, choose_series, group_series
 from NeuraxisLib.errors import GeometryError, InputError
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
@@ -72,7 +72,7 @@ def read_series(
     _check_damage(scan, chosen)
     name = f"Series {chosen.info.key}"
     _check_stray(chosen, name)
-    _check_patient(chosen, name)
+    check_one_patient(chosen.headers, name)
     layout = lay_out(chosen.headers, same_pixels, name, allow_gaps)
     array, notes = read_pixels(layout.headers, progress.part(0.3, 1.0), name)
     volume = Volume(
@@ -116,13 +116,6 @@ def _check_stray(chosen: Series, name: str) -> None:
     word = next((word for word in words if getattr(odd, word) != getattr(usual, word)), "modality")
     fault = f"no {words[word]}" if getattr(odd, word) is None else f"another {words[word]} than the rest"
     raise GeometryError(f"{name} is not one volume: '{odd.name}' has {fault}; send or export the series again.")
-
-
-def _check_patient(chosen: Series, name: str) -> None:
-    first = chosen.headers[0].patient
-    other = next((header for header in chosen.headers if header.patient != first), None)
-    if other is not None:
-        raise GeometryError(f"{name} mixes patients: '{other.name}' is of another patient; send the series again.")
 
 
 def _meta(chosen: Series, layout: Layout, notes: list[str], scan: Scan, groups: list[Series]) -> dict:

@@ -11,7 +11,7 @@ import numpy as np
 
 from NeuraxisLib.dicom_geometry import SAME_PLACE_MM
 from NeuraxisLib.dicom_headers import SliceHeader, read_phase
-from NeuraxisLib.errors import SeriesChoiceError
+from NeuraxisLib.errors import GeometryError, SeriesChoiceError
 
 #: Direction cosines that agree to this are one orientation (0.1 degree).
 _SAME_ORIENTATION = 2e-3
@@ -71,6 +71,13 @@ def group_series(headers: list[SliceHeader]) -> list[Series]:
     for members in by_uid.values():
         series.extend(_split_series(members))
     return sorted(series, key=lambda s: (s.info.number or 0, s.info.key))
+
+
+def check_one_patient(headers: list[SliceHeader], name: str) -> None:
+    """GeometryError if not all images bear the same patient's id, as after a wrong merge in an archive."""
+    other = next((header for header in headers if header.patient != headers[0].patient), None)
+    if other is not None:
+        raise GeometryError(f"{name} mixes patients: '{other.name}' is of another patient; send the series again.")
 
 
 def _split_series(members: list[SliceHeader]) -> list[Series]:

@@ -16,6 +16,7 @@ import numpy as np
 from NeuraxisLib.dicom_geometry import Layout, lay_out
 from NeuraxisLib.dicom_headers import SliceHeader, is_dicom_file, scan_folder
 from NeuraxisLib.dicom_pixels import read_pixels, same_pixels
+from NeuraxisLib.dicom_series import check_one_patient
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
@@ -101,6 +102,7 @@ def _volume(
 ) -> Volume:
     headers = [chosen.headers[index] for index in grid.images.ravel()]
     slices = grid.images.shape[1]
+    check_one_patient(headers, name)
     layout = lay_out(headers[:slices], same_pixels, name, allow_gaps)
     _check_order(layout, headers[:slices], name)
     array, notes = read_pixels(headers, progress, name, mixed_scaling=True)

@@ -153,3 +153,11 @@ def test_times_and_intervals_that_do_not_fit_are_refused(tmp_path):
     one_sentence(error)
     with pytest.raises(InputError, match="the same time"):
         read_frames(folder, times=np.zeros(20))
+
+
+def test_frames_of_two_patients_are_refused(tmp_path):
+    folder = build.one_series(tmp_path / "frames")
+    change(folder, 5, PatientID="SOMEBODYELSE")
+    with pytest.raises(InputError, match="is of another patient") as error:
+        read_frames(folder)
+    assert "SOMEBODY" not in str(error.value)

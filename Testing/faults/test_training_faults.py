@@ -10,7 +10,7 @@ from fault_support import linux_only
 torch = pytest.importorskip("torch")
 
 from NeuraxisLib.errors import OutputError  # noqa: E402
-from Training.checkpointing import load, save  # noqa: E402
+from Training.checkpointing import read, save  # noqa: E402
 
 
 @linux_only
@@ -28,7 +28,7 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_earlier_one(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == ["checkpoint.pt"]
-    kept = load(tmp_path / "checkpoint.pt", "cpu")
+    kept = read(tmp_path / "checkpoint.pt", torch.device("cpu"))
     assert kept["step"] == 7 and torch.equal(kept["network"]["weight"], earlier["network"]["weight"])
     save(tmp_path / "checkpoint.pt", {"step": 9, "network": {}})
-    assert load(tmp_path / "checkpoint.pt", "cpu")["step"] == 9
+    assert read(tmp_path / "checkpoint.pt", torch.device("cpu"))["step"] == 9
