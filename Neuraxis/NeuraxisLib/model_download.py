@@ -57,11 +57,11 @@ def check_address(url: str, of_redirect: bool = False) -> None:
         raise InputError(f"{what} '{url[:120]}', which is not https; ask whoever provides the models.")
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """Opens https and http through the proxies that the environment names; no file, ftp or data addresses."""
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Opens https and http, nothing else; what is not on this machine goes through the proxies of the environment."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler(),
+        urllib.request.ProxyHandler({} if is_this_machine(url) else None),
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
@@ -161,7 +161,7 @@ def _open(url: str, start: int = 0) -> http.client.HTTPResponse:
     headers = {"User-Agent": f"Neuraxis/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    return _opener().open(urllib.request.Request(url, headers=headers), timeout=PATIENCE_S)
+    return _opener(url).open(urllib.request.Request(url, headers=headers), timeout=PATIENCE_S)
 
 
 def _start_of(response: http.client.HTTPResponse, wanted: int) -> int:

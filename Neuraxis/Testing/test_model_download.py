@@ -161,6 +161,8 @@ def test_the_proxy_of_the_environment_is_asked(server, tmp_path, monkeypatch):
     server.files["http://models.invalid/x.safetensors"] = CONTENT
     download("http://models.invalid/x.safetensors", tmp_path / "x.safetensors", SHA256, len(CONTENT))
     assert server.requests[-1][0] == "http://models.invalid/x.safetensors"
+    fetch(server, tmp_path / "near.safetensors")
+    assert server.requests[-1][0] == "/x.safetensors"  # this machine needs no proxy
 
 
 def test_cancel_keeps_what_has_arrived(server, tmp_path):

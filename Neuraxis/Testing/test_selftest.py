@@ -196,12 +196,20 @@ def test_the_simulated_stroke_has_the_volume_it_says(tmp_path):
 
     example = get_task("stroke").make_example(tmp_path)
     frames = read_exchange(example.inputs["perfusion"])
-    head, late = simulated_head()
+    head, stage = simulated_head()
     assert np.array_equal(frames.array, head.array) and np.allclose(frames.frame_times_s, TIMES_S)
-    true_ml = late.sum() * SPACING_MM[0] * SPACING_MM[1] * SPACING_MM[2] / 1000
-    for factor, good in ((1.0, True), (1.3, True), (1.5, False), (0.6, False)):
-        volume = Measurement("Hypoperfused volume", float(true_ml * factor), "mL")
-        assert (example.fault(Result("stroke", head, measurements=[volume])) == "") is good
+    voxel_ml = SPACING_MM[0] * SPACING_MM[1] * SPACING_MM[2] / 1000
+    late_ml, core_ml = float((stage > 0).sum() * voxel_ml), float((stage == 2).sum() * voxel_ml)
+    for late, core, fault in (
+        (1.0, 1.0, ""),
+        (1.2, 0.8, ""),
+        (1.4, 1.0, "Hypoperfused volume"),
+        (1.0, 0.7, "Core volume"),
+    ):
+        volumes = [
+            Measurement("Hypoperfused volume", late * late_ml, "mL"), Measurement("Core volume", core * core_ml, "mL"),
+        ]  # fmt: skip
+        assert example.fault(Result("stroke", head, measurements=volumes)).partition(":")[0] == fault
     # indicator dilution: the area under the tissue's curve is CBV (with density) times that of the artery's
     fine = np.arange(0, 200, 0.1)
     area = np.trapezoid if hasattr(np, "trapezoid") else np.trapz
