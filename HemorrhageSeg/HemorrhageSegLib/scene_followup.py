@@ -252,7 +252,7 @@ class FollowUpSection:
 
     def _compared(self, shown: scene.SceneResult) -> None:
         self.ui.growthCheckBox.checked = True
-        slicer.util.setSliceViewerLayers(background=self.earlier)
+        slicer.util.setSliceViewerLayers(background=self.earlier, fit=True)
         slices = self._changed_slices() if self._nodes() else []
         if slices:
             scene.show_slice(self.earlier, slices[0])
@@ -261,7 +261,7 @@ class FollowUpSection:
     def on_shown(self, checked: bool = False) -> None:
         """Changes over the earlier scan, or the later scan with its own outline."""
         if self._nodes():
-            slicer.util.setSliceViewerLayers(background=self.earlier if checked else self._later)
+            slicer.util.setSliceViewerLayers(background=self.earlier if checked else self._later, fit=True)
             if not checked:
                 scene_views.lay_over(None, 0.0)
         self._panel.refresh()

@@ -110,3 +110,12 @@ def test_new_bleed_counts_by_its_volume():
 def test_blood_in_the_ventricles(earlier, later, measured, given):
     verdict = ventricular_verdict(earlier, later)
     assert (verdict.measured, verdict.given_intervals) == (measured, given)
+
+
+def test_every_column_of_the_tables_is_explained():
+    from HemorrhageSegLib.followup_report import EXPANSION_HEADS, SCAN_HEADS
+    from HemorrhageSegLib.followup_task import TASK
+    from NeuraxisLib.columns import column_meanings
+
+    meanings = column_meanings(TASK.resources)
+    assert all(meanings[head].endswith(".") for head, _ in (*EXPANSION_HEADS, *SCAN_HEADS))

@@ -6,39 +6,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from NeuraxisLib.errors import InputError
-from NeuraxisLib.result import Measurement, Result, ScalarMap, Table
-from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
+from Testing.slicer_stand_in.fake_worker import FOLLOW_UP_RULE, FakeClient, bleed_result, follow_up_result
 from Testing.slicer_stand_in.fixtures import add_head, application, stand_in  # noqa: F401
 
 HEADER = {"title": "Starter", "notice": "Trained on simulation.", "licence": "Apache-2.0", "scores": {}}
-RULE = "> 6 mL or > 33 %"
-
-
-def follow_up_result(volume) -> Result:
-    """As the follow-up task makes it: a block that grew on slice 12, with the later scan brighter by 20 HU."""
-    labels = np.zeros(volume.array.shape, np.uint8)
-    labels[11:14, 20:30, 20:30] = 1
-    labels[12, 30:50, 20:40], labels[13, 30:36, 20:40] = 2, 3
-    numbers = [("Change", 8.5, "mL", (6.5, 11.0)), ("Change in percent", 142.0, "%", (80.0, 210.0)),
-               ("Earlier volume", 6.0, "mL", (5.4, 6.6)), ("Later volume", 14.5, "mL", (12.5, 17.0))]  # fmt: skip
-    found = [Measurement(*number) for number in numbers]
-    found += [Measurement("Volume", ml, "mL", None, part) for part, ml in (("New", 9.6), ("Unchanged", 5.9))]
-    found.append(Measurement("Time between the scans", 6.5, "h"))
-    heads = (("Definition", ""), ("By the measured volumes", ""), ("Given the intervals", ""), ("Source", ""))
-    later = volume.like((volume.array + 20).astype(np.int16), "HU")
-    return Result(
-        "followup",
-        volume,
-        volume.like(labels),
-        {"later": ScalarMap(later, "Later scan", (0.0, 80.0))},
-        found,
-        {"expansion": Table("Expansion", heads, ((RULE, "yes", "certain", "somebody"),))},
-        warnings=["Expansion: yes.", "Later scan: look twice."],
-    )
 
 
 @pytest.fixture
@@ -125,7 +99,7 @@ def test_change_is_large_with_its_interval_and_verdict(widget, ui, client, scans
     compare(widget, client, scans)
     assert "font-size:xx-large" in ui.changeLabel.text and "+8.50 mL (+142.0 %)" in ui.changeLabel.text
     assert "6.50 to 11.0 mL" in ui.changeLabel.text and "6.50 h between" in ui.changeLabel.text
-    assert f"Expansion {RULE.replace('>', '&gt;')}: yes as measured, certain given" in ui.expansionLabel.text
+    assert f"Expansion {FOLLOW_UP_RULE.replace('>', '&gt;')}: yes as measured, certain given" in ui.expansionLabel.text
     assert ui.partsLabel.text == "unchanged 5.90 mL, new 9.60 mL"
     assert ui.followUpWarningsLabel.text == "Later scan: look twice."
     assert "#d55e00" in ui.legendLabel.text and "New" in ui.legendLabel.text

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from NeuraxisLib.errors import CancelledError
-from NeuraxisLib.result import Measurement, Result, ScalarMap
+from NeuraxisLib.result import Measurement, Result, ScalarMap, Table
 from NeuraxisLib.result_folder import write_result
 from NeuraxisLib.volume import Volume
+
+#: The definition of expansion in :func:`follow_up_result`.
+FOLLOW_UP_RULE = "> 6 mL or > 33 %"
 
 
 def bleed_result(volume: Volume, k: int = 12, size: int = 10) -> Result:
@@ -33,6 +36,29 @@ def bleed_result(volume: Volume, k: int = 12, size: int = 10) -> Result:
         key_slices=[k + 2, k - 1, k],
         warnings=[],
         provenance={"model": "fake"},
+    )
+
+
+def follow_up_result(volume) -> Result:
+    """As the follow-up task makes it: a block that grew on slice 12, with the later scan brighter by 20 HU."""
+    labels = np.zeros(volume.array.shape, np.uint8)
+    labels[11:14, 20:30, 20:30] = 1
+    labels[12, 30:50, 20:40], labels[13, 30:36, 20:40] = 2, 3
+    numbers = [("Change", 8.5, "mL", (6.5, 11.0)), ("Change in percent", 142.0, "%", (80.0, 210.0)),
+               ("Earlier volume", 6.0, "mL", (5.4, 6.6)), ("Later volume", 14.5, "mL", (12.5, 17.0))]  # fmt: skip
+    found = [Measurement(*number) for number in numbers]
+    found += [Measurement("Volume", ml, "mL", None, part) for part, ml in (("New", 9.6), ("Unchanged", 5.9))]
+    found.append(Measurement("Time between the scans", 6.5, "h"))
+    heads = (("Definition", ""), ("By the measured volumes", ""), ("Given the intervals", ""), ("Source", ""))
+    later = volume.like((volume.array + 20).astype(np.int16), "HU")
+    return Result(
+        "followup",
+        volume,
+        volume.like(labels),
+        {"later": ScalarMap(later, "Later scan", (0.0, 80.0))},
+        found,
+        {"expansion": Table("Expansion", heads, ((FOLLOW_UP_RULE, "yes", "certain", "somebody"),))},
+        warnings=["Expansion: yes.", "Later scan: look twice."],
     )
 
 
