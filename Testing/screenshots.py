@@ -1,13 +1,15 @@
-"""Make the pictures of README.md: the real panels after a real run, beside the views.
+"""Make the pictures of the documentation: the real panels after a real run, beside the views.
 
     python Testing/screenshots.py [folder [module ...]]     (default: Resources/Screenshots, all modules)
 
-The head CT and the spine MR are the bundled scans; the stroke is simulated. Runs on the stand-in for Slicer
-(Testing/slicer_stand_in): views and nodes are Slicer's, the widgets look alike.
+The scans are those of the Sample Data module. Runs on the stand-in for Slicer (Testing/slicer_stand_in): views and
+nodes are Slicer's, the widgets look alike. Beside the pictures lies what they show of the panels, as
+panel_fingerprint.py has it.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -18,18 +20,19 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / room) for room in ("Neuraxis", "Hemorrha
 RUN_LIMIT_S = 1200
 
 
-def show_scan():
-    """The bundled head CT in the scene, with a brain window."""
+def show_sample(task: str, file_name: str, name: str, window: tuple[float, float]):
+    """A bundled scan in the scene and in the views, with a window (width, level)."""
     import slicer
 
-    from HemorrhageSegLib.task import TASK
     from NeuraxisLib.files import read_volume
+    from NeuraxisLib.task import get_task
 
-    ct = read_volume(TASK.resources / "SampleData" / "head_ct_hemorrhage.nrrd")
-    node = slicer.util.addVolumeFromArray(ct.array, ijkToRAS=ct.ijk_to_ras, name="HeadCT")
+    scan = read_volume(get_task(task).resources / "SampleData" / file_name)
+    node = slicer.util.addVolumeFromArray(scan.array, ijkToRAS=scan.ijk_to_ras, name=name)
     node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().AutoWindowLevelOff()
-    node.GetDisplayNode().SetWindowLevel(80, 40)
+    node.GetDisplayNode().SetWindowLevel(*window)
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node
 
 
@@ -64,86 +67,87 @@ def arrange_views(application, node) -> None:
     application.layout.threeDWidget(0).threeDView().renderer.GetActiveCamera().Zoom(1.2)
 
 
-def simulated_stroke():
-    """(frames, truth) of an occluded middle cerebral artery in real anatomy: 8 slices, 66 s, 4 HU of noise."""
-    import numpy as np
+class Photographer:
+    """Takes pictures of one panel and names them after its module."""
 
-    from Training.simulation.ctp_anatomy import StrokeSources
-    from Training.simulation.ctp_head import StrokeOptions, simulate_stroke
+    def __init__(self, application, widget, folder: Path):
+        self._application, self._widget, self._folder = application, widget, folder
 
-    anatomy = ROOT / "Training" / "SampleAnatomy"
-    sources = StrokeSources(anatomy, anatomy / "ArterialAtlas136.nii.gz")
-    options = StrokeOptions(
-        size_px=192, slices=8, thickness_mm=8.0, step_s=1.5, duration_s=66.0, noise_hu=4.0, kind="m1",
-        grade="moderate", moves="still", head=1,
-    )  # fmt: skip
-    made = simulate_stroke(sources, np.random.default_rng(11), options)
-    return made.frames, made.labels
+    def take(self, ending: str = "", top=None) -> None:
+        """One picture; the panel is scrolled to ``top``."""
+        from Testing.slicer_stand_in.pictures import photograph, save_png
+
+        picture = photograph(self._application, self._widget.parent, top=top)
+        save_png(picture, self._folder / f"{self._widget.moduleName}{ending}.png")
 
 
 def photograph_hemorrhage(application, folder: Path) -> None:
-    """The outline in all views, and the uncertainty over it."""
-    import slicer
+    """The panel before a run, the outline in all views, the uncertainty over it."""
+    from Testing.slicer_stand_in.pictures import size_views
 
-    from Testing.slicer_stand_in.pictures import photograph, save_png, size_views
-
-    node = show_scan()
-    slicer.util.setSliceViewerLayers(background=node)
+    node = show_sample("hemorrhage", "head_ct_hemorrhage.nrrd", "HeadCTHemorrhage", (80, 40))
     widget = application.new_widget("HemorrhageSeg")
-    run(application, widget)
+    camera = Photographer(application, widget, folder)
     size_views(application)
+    run(application, widget)
     widget.ui.show3DButton.click()
     arrange_views(application, node)
-    save_png(photograph(application, widget.parent), folder / "HemorrhageSeg.png")
+    camera.take()
     widget.ui.overlayCheckBox.click()
     widget.ui.overlayOpacitySlider.value = 0.7
     widget.ui.nextSliceButton.click()
-    save_png(photograph(application, widget.parent), folder / "HemorrhageSegUncertainty.png")
+    widget.ui.measuresCollapsibleButton.collapsed = False
+    camera.take("Uncertainty", top=widget.ui.resultsCollapsibleButton)
     application.close_widget(widget)
 
 
 def photograph_stroke(application, folder: Path) -> None:
-    """All maps side by side with the lesions and the curves; the mouse points into the core."""
+    """All maps side by side with the lesions and the curves; the mouse points into the core; thresholds moved."""
     import numpy as np
     import slicer
 
     from NeuraxisLib import scene, scene_frames, scene_views
     from StrokeCTPLib.panel_maps import LAYOUT
-    from Testing.slicer_stand_in.pictures import photograph, save_png, size_views
+    from Testing.slicer_stand_in.pictures import size_views
 
-    frames, truth = simulated_stroke()
-    scene_frames.add_sequence(frames, "CTP")
+    load_sample_sequence()
     widget = application.new_widget("StrokeCTP")
+    camera = Photographer(application, widget, folder)
     widget.ui.nihssSpinBox.value, widget.ui.ageSpinBox.value, widget.ui.hoursSpinBox.value = 14, 71, 7.0
     run(application, widget)
     size_views(application)
     source = widget.source()
-    scene_views.align(LAYOUT, source, scene_frames.array_of(widget.logic.resultNodes(source)["map cbf"]) != 0)
-    k, j, i = np.argwhere(truth == 2).mean(axis=0).round()
+    nodes = widget.logic.resultNodes(source)
+    scene_views.align(LAYOUT, source, scene_frames.array_of(nodes["map cbf"]) != 0)
+    core = slicer.util.arrayFromSegmentBinaryLabelmap(nodes["labels"], "Segment_2", source)
+    k, j, i = np.argwhere(core).mean(axis=0).round()
     place = (scene.ijk_to_world(source) @ [i, j, k, 1])[:3]
     for tag, _ in LAYOUT.views:
         scene_views.slice_node_of(tag).JumpSliceByOffsetting(*place)
     slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode").SetCursorPositionRAS(place)
     widget.onCurveTimer()
-    widget.ui.inputsCollapsibleButton.collapsed = True
-    save_png(photograph(application, widget.parent), folder / "StrokeCTP.png")
+    camera.take(top=widget.ui.applyButton)
+    widget.ui.safeColoursCheckBox.click()
+    widget.ui.lateSlider.value = 8.0
+    camera.take("Thresholds", top=widget.ui.thresholdsCollapsibleButton)
     application.close_widget(widget)
+
+
+def load_sample_sequence() -> None:
+    """The simulated acquisition of the Sample Data module as a sequence."""
+    from NeuraxisLib.task import get_task
+    from StrokeCTPLib.stroke_loading import load_folder
+
+    load_folder(get_task("stroke").resources / "SampleData" / "simulated_ct_perfusion.seq.nrrd")
 
 
 def photograph_discs(application, folder: Path) -> None:
     """Named discs and the heat map over the bundled spine MR, one disc chosen."""
     import slicer
 
-    from NeuraxisLib.files import read_volume
-    from SpineDiscLabelLib.task import TASK
-    from Testing.slicer_stand_in.pictures import photograph, save_png, size_views
+    from Testing.slicer_stand_in.pictures import size_views
 
-    mr = read_volume(TASK.resources / "SampleData" / "lumbar_spine_mr.nrrd")
-    node = slicer.util.addVolumeFromArray(mr.array, ijkToRAS=mr.ijk_to_ras, name="LumbarSpineMR")
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().AutoWindowLevelOff()
-    node.GetDisplayNode().SetWindowLevel(150, 70)
-    slicer.util.setSliceViewerLayers(background=node)
+    show_sample("discs", "lumbar_spine_mr.nrrd", "LumbarSpineMR", (150, 70))
     widget = application.new_widget("SpineDiscLabel")
     application.layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
     run(application, widget)
@@ -155,26 +159,46 @@ def photograph_discs(application, folder: Path) -> None:
     table.clicked.emit(table.model().index(table.model().rowCount() - 2, 0))
     view.sliceLogic().FitSliceToAll()
     widget._discs.show_middle()
-    widget.ui.inputsCollapsibleButton.collapsed = True
-    save_png(photograph(application, widget.parent), folder / "SpineDiscLabel.png")
+    Photographer(application, widget, folder).take(top=widget.ui.applyButton)
     application.close_widget(widget)
 
 
-PICTURES = {"HemorrhageSeg": photograph_hemorrhage, "StrokeCTP": photograph_stroke, "SpineDiscLabel": photograph_discs}
+def photograph_settings(application, folder: Path) -> None:
+    """The models and the settings that all modules share, beside empty views."""
+    from Testing.slicer_stand_in.pictures import size_views
+
+    widget = application.new_widget("Neuraxis")
+    size_views(application)
+    Photographer(application, widget, folder).take()
+    application.close_widget(widget)
+
+
+PICTURES = {
+    "Neuraxis": photograph_settings,
+    "HemorrhageSeg": photograph_hemorrhage,
+    "StrokeCTP": photograph_stroke,
+    "SpineDiscLabel": photograph_discs,
+}
 
 
 def main() -> None:
     """Make all pictures, or those of the modules that are named."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "Resources" / "Screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
+    from panel_fingerprint import FINGERPRINTS, fingerprint
+
     from Testing.slicer_stand_in import start
 
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FINGERPRINTS.parent
+    folder.mkdir(parents=True, exist_ok=True)
     application = start()
-    for name in ("Neuraxis", *PICTURES):
+    for name in PICTURES:
         application.load_module(ROOT / name / f"{name}.py")
+    record = folder / FINGERPRINTS.name
+    shown = json.loads(record.read_text()) if record.is_file() else {}
     for name in sys.argv[2:] or PICTURES:
         application.clear()
         PICTURES[name](application, folder)
+        record.write_text(json.dumps(shown | {name: fingerprint(name)}, indent=1, sort_keys=True) + "\n")
+        shown = json.loads(record.read_text())
 
 
 if __name__ == "__main__":

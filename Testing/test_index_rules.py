@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from urllib.parse import urlparse
 
 import pytest
 from packaging.requirements import Requirement
-from project_tree import ROOT, module_names, product_sources, project_files, relative
+from project_tree import ROOT, files_in, library, module_names, product_sources, project_files, relative, syntax_tree
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,10 +26,21 @@ ENTRY_OPTIONAL = {"build_dependencies", "build_subdirectory", "dicom_support_rul
 TEXT_SUFFIXES = {".py", ".md", ".txt", ".toml", ".json", ".csv", ".ui", ".html", ".j2", ".cmake", ".cfg"}
 #: Names that Qt 6 or Python 3.12 no longer has.
 GONE = (
-    r"QTextCodec|QDesktopWidget|QRegExp\b|QTime\(\)",
-    r"\.setMargin\(|currentIndexChanged\(QString\)|buttonClicked\(int\)",
+    r"QTextCodec|QDesktopWidget|QRegExp\b|QTime\(\)|\.desktop\(\)|\bMidButton\b|QSignalMapper|\.exec_\(",
+    r"\.setMargin\(|currentIndexChanged\(QString\)|activated\(QString\)|buttonClicked\(int\)|setTabStopWidth\(",
     r"^\s*import imp\b|^\s*from imp import",
 )
+#: Names that numpy 1.26 (floor of the package), 2.0 (Slicer 5.10) or 2.4 (Slicer 5.12) does not have.
+NOT_IN_EVERY_NUMPY = (
+    r"float_|unicode_|string_|NaN|Inf|infty|product|cumproduct|alltrue|sometrue|in1d|row_stack|trapz|trapezoid|asfarray|"
+    r"find_common_type|cast|source|who|safe_eval|matvec|vecmat|vecdot|matrix_transpose|unstack|unique_values|permute_dims|"
+    r"concat|pow|acos|asin|atan|astype|isdtype|bitwise_count|cumulative_sum|cumulative_prod"
+)
+#: Words with which a statement of a file may do more than define: none of them runs a job.
+DEFINING = (
+    ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If,
+    ast.Assert,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +92,17 @@ def test_entry_and_cmake_name_the_same_dependencies(cmake, entry):
     assert cmake["EXTENSION_DEPENDS"].split() == entry["build_dependencies"] == ["PyTorch"]
 
 
+def test_values_of_the_entry_are_of_the_schema_s_kinds(entry):
+    kinds = {
+        "$schema": str, "category": str, "scm_url": str, "scm_revision": str, "build_subdirectory": str,
+        "dicom_support_rule": str, "enabled": bool, "tier": int, "build_dependencies": list,
+    }  # fmt: skip
+    assert {key: type(value) for key, value in entry.items()} == {key: kinds[key] for key in entry}
+    assert all(isinstance(name, str) and name for name in entry["build_dependencies"])
+    assert re.fullmatch(r"https://\S+\.git", entry["scm_url"])
+    assert re.fullmatch(r"main|[0-9a-f]{40}", entry.get("scm_revision", "main"))
+
+
 def test_description_is_one_or_two_sentences(cmake):
     description = cmake["EXTENSION_DESCRIPTION"]
     assert 1 <= len(re.findall(r"[.!?](?:\s|$)", description)) <= 2
@@ -129,6 +152,50 @@ def test_no_names_that_qt_6_or_python_3_12_dropped():
     sources = product_sources() + [path for path in project_files() if path.suffix == ".ui"]
     pattern = re.compile("|".join(GONE), re.MULTILINE)
     assert {relative(p): found for p in sources if (found := pattern.findall(p.read_text(encoding="utf-8")))} == {}
+
+
+def test_no_numpy_names_that_come_or_go_between_slicer_s_versions():
+    pattern = re.compile(rf"\bnp\.(?:{NOT_IN_EVERY_NUMPY})\b(?!\s*=)")
+    found = {relative(path): hits for path in product_sources() if (hits := pattern.findall(path.read_text()))}
+    assert found == {}
+
+
+def test_sources_are_read_by_the_oldest_python_that_is_promised():
+    """Slicer 5.10 and later have Python 3.12; the package promises 3.10, whose grammar therefore has to do."""
+    for path in product_sources():
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+
+
+def test_nothing_is_done_when_a_file_of_the_modules_is_imported():
+    """The index's review asks for it: files that Slicer loads define, and call nothing that works or writes."""
+    loaded = [ROOT / module / f"{module}.py" for module in module_names()]
+    loaded += [path for module in module_names() for path in files_in(library(module), "*.py")]
+    odd = {}
+    for path in loaded:
+        docstring_free = [n for n in syntax_tree(path).body if not (isinstance(n, ast.Expr) and is_text(n.value))]
+        statements = [node.lineno for node in docstring_free if not isinstance(node, DEFINING)]
+        if statements:
+            odd[relative(path)] = statements
+    assert odd == {}
+
+
+def is_text(node: ast.AST) -> bool:
+    """Whether an expression is a text."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_torch_is_never_installed_with_pip_by_a_module():
+    """That is the PyTorch extension's work, which picks the build for the graphics card."""
+    calls = re.compile(r"pip_install\(([^)]*)\)|pip_ensure\(([^)]*)\)")
+    sources = [ROOT / module / f"{module}.py" for module in module_names()]
+    sources += [path for module in module_names() for path in files_in(library(module), "*.py")]
+    asked = [words for path in sources for found in calls.findall(path.read_text()) for words in found]
+    assert asked and not [words for words in asked if "torch" in words]
+
+
+def test_downloads_can_be_removed():
+    words = (ROOT / "Neuraxis" / "Resources" / "UI" / "NeuraxisModels.ui").read_text()
+    assert '<widget class="QPushButton" name="removeButton">' in words
 
 
 def test_no_absolute_paths_of_a_machine():

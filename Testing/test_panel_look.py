@@ -202,6 +202,22 @@ def test_panels_are_readable_in_the_dark_theme(dark, module, tmp_path, monkeypat
     dark.close_widget(opened.widget)
 
 
+@pytest.mark.parametrize("module, words", [("HemorrhageSeg", "entropy"), ("SpineDiscLabel", "discs")])
+def test_overlay_has_a_legend_with_its_unit(application, module, words, tmp_path, monkeypatch):  # noqa: F811
+    import slicer
+
+    opened = open_panel(application, module, tmp_path, monkeypatch)
+    opened.run()
+    opened.ui.overlayCheckBox.click()
+    legends = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+    assert len(legends) == 1 and words in legends[0].GetTitleText() and legends[0].GetVisibility()
+    opened.ui.overlayOpacitySlider.value = 0.9
+    assert slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode") == legends, "it is not made anew"
+    opened.ui.overlayCheckBox.click()
+    assert slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode") == []
+    application.close_widget(opened.widget)
+
+
 def lab(rgb: np.ndarray) -> np.ndarray:
     """(..., 3) linear RGB, 0 to 1, as CIE Lab (D65)."""
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])

@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from panel_fingerprint import ui_files
 from project_tree import ROOT, module_names
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -111,7 +112,7 @@ def test_links_inside_the_repository_lead_somewhere():
 
 def test_folders_of_the_house_exist():
     folders = re.findall(r"^\| `(\w+)/` \|", README, re.MULTILINE)
-    assert set(folders) == {*module_names(), "Training", "Testing", "Resources"}
+    assert set(folders) == {*module_names(), "Docs", "Training", "Testing", "Resources"}
     assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
 
 
@@ -130,19 +131,43 @@ def methods_of(path: Path, class_name: str) -> set[str]:
     return {node.name for node in classes[class_name].body if isinstance(node, ast.FunctionDef)}
 
 
-@pytest.mark.parametrize(
-    "heading, name",
-    [
-        ("First tutorial", "HemorrhageSeg"),
-        ("Second tutorial: CT perfusion", "StrokeCTP"),
-        ("Third tutorial: discs", "SpineDiscLabel"),
-    ],
-)
-def test_tutorial_uses_the_words_of_the_panel(heading, name):
-    tutorial = re.search(rf"^## {heading}\n(.*?)^## ", README, re.MULTILINE | re.DOTALL).group(1)
-    module = (ROOT / name / f"{name}.py").read_text()
-    panel = ElementTree.parse(ROOT / name / "Resources" / "UI" / f"{name}.ui")
-    words = {text.text for text in panel.iter("string")} | set(re.findall(r'sampleName="(\w+)"', module))
-    assert set(re.findall(r"\*\*(.+?)\*\*", tutorial)) <= words
-    title = re.search(r'title = _\("(.+?)"\)', module).group(1)
-    assert f"Segmentation > {title}*" in tutorial
+def page(name: str) -> str:
+    """A page of the documentation, every run of blanks and line ends one blank."""
+    return re.sub(r"\s+", " ", (ROOT / "Docs" / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def panel_words(module: str) -> set[str]:
+    """Every text of a module's panel, and the texts that its file translates."""
+    words = {text.text or "" for path in ui_files(module) for text in ElementTree.parse(path).iter("string")}
+    return words | set(re.findall(r'_\(\s*"([^"]+)"', (ROOT / module / f"{module}.py").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("module", module_names())
+def test_tutorial_uses_the_words_of_the_panel(module):
+    bold = set(re.findall(r"\*\*([^*]+)\*\*", page(module)))
+    assert len(bold) > 5
+    assert bold - {"Sample Data"} <= panel_words(module)
+    title = re.search(r'title = _\("(.+?)"\)', (ROOT / module / f"{module}.py").read_text()).group(1)
+    assert f"Segmentation > {title}*" in page(module)
+
+
+@pytest.mark.parametrize("module", [name for name in module_names() if name != "Neuraxis"])
+def test_tutorial_starts_with_the_scan_that_the_module_brings(module):
+    """Offline, from the Sample Data module; README names the same scan."""
+    source = (ROOT / module / f"{module}.py").read_text()
+    file, name = re.search(r'register_sample\([^,]+, "([^"]+)", "(\w+)", __file__', source).groups()
+    assert f"*{name}*" in page(module) and f"*{name}*" in README
+    assert (ROOT / module / f"{module}Lib" / "Resources" / "SampleData" / file).is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "Docs").glob("*.md")), ids=lambda path: path.name)
+def test_pages_are_reached_and_their_links_lead_somewhere(path):
+    others = [README, *(p.read_text(encoding="utf-8") for p in (ROOT / "Docs").glob("*.md") if p != path)]
+    assert any(f"{path.name})" in text for text in others)
+    targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    assert [t for t in targets if "://" not in t and not (path.parent / t).exists()] == []
+
+
+def test_readme_is_short():
+    """What takes longer to say stands on a page of its own."""
+    assert len(README.splitlines()) <= 180

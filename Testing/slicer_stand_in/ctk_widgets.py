@@ -37,6 +37,11 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self.updateGeometry()
         self.contentsCollapsed.emit(collapsed)
 
+    def hide_folded(self) -> None:
+        """Hide what was put inside after the button was folded, as a .ui file does it."""
+        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
+            child.setVisible(child.isVisibleTo(self) and not self._is_collapsed)
+
     def _get_collapsed(self) -> bool:
         return self._is_collapsed
 

@@ -57,15 +57,23 @@ def size_views(application, size=(1280, 720), panel_width=440) -> None:
         widget.resize_view(width - 2, height - _BAR - 2)
 
 
-def photograph(application, panel: QtWidgets.QWidget, size=(1280, 720), panel_width=440) -> QtGui.QImage:
-    """The panel at the left and the views of the layout at the right, drawn at ``size`` pixels."""
+def photograph(
+    application, panel: QtWidgets.QWidget, size=(1280, 720), panel_width=440, top: QtWidgets.QWidget | None = None
+) -> QtGui.QImage:
+    """The panel at the left and the views of the layout at the right, drawn at ``size`` pixels.
+
+    The panel is scrolled until ``top`` is its first widget that is seen, if it is long enough for that.
+    """
     picture = QtGui.QImage(*size, QtGui.QImage.Format_RGB32)
     picture.fill(QtGui.QColor(30, 30, 30))
-    panel.resize(panel_width, max(size[1], panel.layout().totalHeightForWidth(panel_width)))  # the rest is scrolled to
+    height = max(size[1], panel.layout().totalHeightForWidth(panel_width))
+    panel.resize(panel_width, height)
     panel.show()
     application.app.processEvents()
+    above = 0 if top is None else top.mapTo(panel, QtCore.QPoint(0, -6)).y()
+    above = min(above, height - size[1])
     painter = QtGui.QPainter(picture)
-    painter.drawPixmap(0, 0, panel.grab(QtCore.QRect(0, 0, panel_width, size[1])))
+    painter.drawPixmap(0, 0, panel.grab(QtCore.QRect(0, above, panel_width, size[1])))
     cells = _cells(application, panel_width, 0, size[0] - panel_width, size[1])
     for title, color, _, view, (left, top, width, _) in cells:
         painter.fillRect(left + 1, top + 1, width - 2, _BAR, QtGui.QColor.fromRgbF(*color))
@@ -77,5 +85,10 @@ def photograph(application, panel: QtWidgets.QWidget, size=(1280, 720), panel_wi
 
 
 def save_png(picture: QtGui.QImage, path) -> None:
-    """Write a compact PNG."""
-    picture.convertToFormat(QtGui.QImage.Format_RGB888).save(str(path), "PNG", 0)
+    """Write a compact PNG: 32 steps per colour, which greys keep grey."""
+    from PIL import Image
+
+    rgb = picture.convertToFormat(QtGui.QImage.Format_RGB888)
+    pixels = np.frombuffer(rgb.constBits(), np.uint8).reshape(rgb.height(), rgb.bytesPerLine())[:, : 3 * rgb.width()]
+    steps = (pixels & 0xF8) | (pixels >> 5)
+    Image.fromarray(steps.reshape(rgb.height(), rgb.width(), 3)).save(path, "PNG", optimize=True)

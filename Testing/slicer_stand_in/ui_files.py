@@ -37,6 +37,9 @@ class QUiLoader(QtUiTools.QUiLoader):
         buffer.setData(ElementTree.tostring(tree))
         buffer.open(QtCore.QIODevice.ReadOnly)
         top = super().load(buffer, parent)
+        for button in [top, *top.findChildren(ctk_widgets.ctkCollapsibleButton)]:
+            if isinstance(button, ctk_widgets.ctkCollapsibleButton):
+                button.hide_folded()
         for connection in connections:
             _make(top, *connection)
         return top
