@@ -124,7 +124,8 @@ def test_measures_follow_an_edit_and_lose_their_interval(application, widget, ui
     settle(application, widget)
     application.enter(widget)
     assert rows(widget)["Total volume"][:3] == ["8.00", "mL", "edited by hand"]
-    assert rows(widget)["Slices touched"][0] == "4" and "edited by hand" in widget.ui.headlineLabel.text
+    assert rows(widget)["Slices touched"][0] == "4"
+    assert "edited by hand</td>" in widget.ui.headlineLabel.text, "words have no unit"
     assert ui.revertButton.enabled and not ui.editedLabel.isHidden()
     assert "Edited by hand: Total volume 8.00 mL (was 6.00)" in " ".join(application.recorded.status)
 
@@ -308,6 +309,24 @@ def test_next_unreviewed_case_and_the_list(application, widget, client, ui, head
     assert not ui.nextCaseButton.enabled
     ui.casesList.itemClicked.emit(ui.casesList.item(1))
     assert widget.ui.inputSelector.currentNode() is other and ui.commentLineEdit.text == "of Jane"
+
+
+def test_a_result_that_was_opened_from_its_folder_is_reviewed_there(application, widget, ui, tmp_path):  # noqa: F811
+    """As the batch panel opens one: its verdict is shown, and a new one goes into its folder."""
+    from NeuraxisLib import scene, scene_runs
+    from NeuraxisLib.result_folder import read_result, write_result
+    from NeuraxisLib.review import fingerprint_of, new_review, read_review, write_review
+
+    other = add_head("From a batch")
+    folder = write_result(bleed_result(scene.volume_from_node(other)), tmp_path / "batch" / "case", report=False)
+    write_review(folder, new_review("rejected", fingerprint_of(read_result(folder)), "motion", "GH"))
+    scene_runs.loaded_from(scene.show_result(read_result(folder), other), folder)
+    widget.ui.inputSelector.setCurrentNode(other)
+    assert ui.rejectButton.checked and ui.commentLineEdit.text == "motion" and ui.initialsLineEdit.text == "GH"
+    paint_bleed(other)
+    settle(application, widget)
+    ui.acceptButton.click()
+    assert read_review(folder).verdict == "corrected" and read_result(folder).labels.array.sum() == 400
 
 
 # -- export -------------------------------------------------------------------------------------------------------

@@ -29,4 +29,5 @@ def _cell(row: Sequence[str]) -> str:
     """One number: its name, the value with its unit in large type, its interval."""
     name, value, unit, interval = (html.escape(text) for text in row[:4])
     figure = f"<span style='font-size:x-large; font-weight:bold'>{value}&nbsp;{unit}</span>"
-    return f"<td>{'<br>'.join(filter(None, (name, figure, interval and f'{interval}&nbsp;{unit}')))}</td>"
+    numbers = any(map(str.isdigit, interval))  # else it says why there is none
+    return f"<td>{'<br>'.join(filter(None, (name, figure, f'{interval}&nbsp;{unit}' if numbers else interval)))}</td>"

@@ -21,6 +21,7 @@ from NeuraxisLib.models import installed_models
 from NeuraxisLib.panel import time_left
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import read_result
+from NeuraxisLib.scene_runs import loaded_from
 from NeuraxisLib.task import TASKS, Progress, Task, get_task
 from NeuraxisLib.volume import Volume
 
@@ -229,7 +230,7 @@ class BatchSection:
         self._panel.start(
             lambda progress: _read(entry, task, progress),
             _("{case} is loaded.").format(case=entry.case.name),
-            lambda found: _show(entry.case.name, *found),
+            lambda found: _show(entry.case.name, *found, entry.folder),
         )
 
     def onOpenFolder(self, checked: bool = False) -> None:
@@ -348,10 +349,12 @@ def _read(entry: Entry, task: Task, progress: Progress) -> tuple[Result, Volume]
     return result, volume
 
 
-def _show(name: str, result: Result, volume: Volume) -> None:
+def _show(name: str, result: Result, volume: Volume, folder: Path) -> None:
     node = scene_frames.add_volume(volume, name)
     slicer.util.setSliceViewerLayers(background=node, fit=True)
-    scene.show_result(_on_equal_gaps(result), node)
+    shown = scene.show_result(_on_equal_gaps(result), node)
+    if result.source.is_uniform:  # else the files hold other slices than the scene
+        loaded_from(shown, folder)
 
 
 def _on_equal_gaps(result: Result) -> Result:

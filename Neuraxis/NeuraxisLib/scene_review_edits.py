@@ -127,13 +127,13 @@ class SegmentEdits(VTKObservationMixin):
         mark, drawn = scene.label_mark(labels), segmentation.GetAttribute(scene.DRAWN_ATTRIBUTE)
         if not drawn:  # a scene of an earlier version; what it holds counts as found
             segmentation.SetAttribute(scene.DRAWN_ATTRIBUTE, mark)
+        changed, self._mark = mark != self._mark, mark
         if mark == (drawn or mark):
             self._found = labels
             if is_edited(self.nodes):
                 self._restore_tables()
-        elif mark != self._mark:
+        elif changed:
             self._measure(labels, folder)
-        self._mark = mark
 
     def _measure(self, labels: np.ndarray, folder: Path | None) -> None:
         nodes = self.nodes

@@ -17,6 +17,8 @@ from NeuraxisLib.volume import Volume
 
 #: Attribute of a result's measurement table that tells which run made it.
 RUN_ATTRIBUTE = "Neuraxis.Run"
+#: Mark of a result that was loaded from its folder -> that folder.
+_loaded: dict[str, Path] = {}
 #: What a caller may hear of a run.
 EVENTS = ("onProgress", "onDone", "onFailed", "onCancelled")
 
@@ -182,9 +184,9 @@ class SceneRuns:
         self._handles.clear()
 
     def result_folder(self, node: Any) -> Path | None:
-        """Folder with the newest result of a volume; None if it was not computed in this session."""
+        """Folder with the newest result of a volume; None if it was neither computed nor loaded in this session."""
         handle = self._handles.get(self._mark(node))
-        folder = handle.result_folder if handle is not None else None
+        folder = handle.result_folder if handle is not None else _loaded.get(self._mark(node))
         return folder if folder is not None and folder.is_dir() else None
 
     def _mark(self, node: Any) -> str:
@@ -204,6 +206,13 @@ class SceneRuns:
         shown.tables["measurements"].SetAttribute(RUN_ATTRIBUTE, mark)
         self._handles[mark] = handle
         return shown
+
+
+def loaded_from(shown: scene.SceneResult, folder: Path) -> None:
+    """Let the modules know where the files of a result lie that was loaded into the scene."""
+    mark = uuid.uuid4().hex
+    shown.tables["measurements"].SetAttribute(RUN_ATTRIBUTE, mark)
+    _loaded[mark] = folder
 
 
 def _sent(value: Any) -> Any:
