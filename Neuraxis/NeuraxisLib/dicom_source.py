@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import generate_uid
+from pydicom.valuerep import DA, TM
 
 from NeuraxisLib.dicom_headers import SliceHeader, scan_folder
 from NeuraxisLib.dicom_series import Series, group_series, normal_of
@@ -61,7 +63,7 @@ def source_images(folder: str | os.PathLike, volume: Volume, progress: Progress 
 def images_of(headers: Sequence[SliceHeader]) -> list[Dataset]:
     """Data sets, without pixels, of the files that slices lie in, in their order; all in one frame of reference."""
     images = [_header(path) for path in dict.fromkeys(header.path for header in headers)]
-    if any("FrameOfReferenceUID" not in image for image in images):  # old files; their places agree all the same
+    if not all(image.get("FrameOfReferenceUID") for image in images):  # old files; their places agree all the same
         made_up = generate_uid()
         for image in images:
             image.FrameOfReferenceUID = made_up
@@ -92,9 +94,32 @@ def _header(path: Path) -> Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-    for word in _EMPTY:
-        if word not in dataset:
-            setattr(dataset, word, "")
-    if str(dataset.PatientSex) not in _SEXES:  # no code of DICOM, so that writers refuse it
-        dataset.PatientSex = ""
+        for word in _EMPTY:
+            if word not in dataset:
+                setattr(dataset, word, "")
+        _make_conform(dataset)
     return dataset
+
+
+def _make_conform(dataset: Dataset) -> None:
+    """Say what old or careless devices wrote as the standard has it, as writers refuse it otherwise.
+
+    What says nothing in the standard's terms stays empty; nothing is made up.
+    """
+    if str(dataset.PatientSex) not in _SEXES:
+        dataset.PatientSex = ""
+    for word, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        if not _is_valid(kind, str(dataset[word].value or "")):
+            plain = str(dataset[word].value).replace(":", "")
+            setattr(dataset, word, plain if _is_valid(kind, plain) else "")
+    sets = dataset.get("SpecificCharacterSet")
+    if isinstance(sets, MultiValue):  # an empty first one is the default one by another name
+        dataset.SpecificCharacterSet = [one or "ISO 2022 IR 6" for one in sets]
+
+
+def _is_valid(kind: type, text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True

@@ -214,7 +214,7 @@ class _Page:
 
     def _facts(self, facts: Sequence[tuple[str, str]]) -> list[Any]:
         rows = [[self.text(name.capitalize(), "soft"), self.text(words, "small")] for name, words in facts]
-        grid = self._grid(rows, [self.width * 0.32, self.width * 0.68], lines=True)
+        grid = self._grid(rows, [self.width * 0.32, self.width * 0.68], lines=True, padding=1)
         return [self.text("Image and provenance", "head"), grid]
 
     @staticmethod

@@ -215,6 +215,37 @@ def test_a_series_stored_along_another_axis_finds_its_way_back(tmp_path):
     assert close(marked_voxels(tmp_path / "dicom" / "segmentation.dcm"), expected(source))
 
 
+# -- headers --------------------------------------------------------------------------------------------------
+
+#: What careless devices write, and what the export makes of it (a text read back).
+ODD = {
+    "PatientSex": ("U", ""),
+    "PatientBirthDate": ("1901", ""),
+    "StudyDate": ("2020.01.02", "2020.01.02"),
+    "StudyTime": ("10:11:12", "101112"),
+    "SpecificCharacterSet": (["", "ISO 2022 IR 87"], "['ISO 2022 IR 6', 'ISO 2022 IR 87']"),
+    "PatientName": ("Yamada^Tarou=山田^太郎", "Yamada^Tarou=山田^太郎"),
+    "PatientID": (None, ""),
+    "FrameOfReferenceUID": ("", None),
+    "PatientAge": ("047Y", "047Y"),
+}
+
+
+def test_odd_headers_of_the_source(tmp_path):
+    source = SOURCES["axial"](tmp_path / "scan")
+    change(source, **{word: value for word, (value, _) in ODD.items() if word != "PatientName"})
+    change(source, PatientName=ODD["PatientName"][0])
+    exported = export_dicom(stroke_folder(tmp_path / "result", source), source, tmp_path / "dicom")
+    frames = set()
+    for path in exported.files:
+        dataset = pydicom.dcmread(path)
+        frames.add(dataset.get("FrameOfReferenceUID", ""))
+        for word, (_, wanted) in ODD.items():
+            if wanted is not None:
+                assert str(dataset.get(word)) == wanted, (path.name, word)
+    assert len(frames - {""}) == 1  # made up once for all
+
+
 # -- faults ---------------------------------------------------------------------------------------------------
 
 
