@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class SettingsSection:
         self.ui = ui = slicer.util.childWidgetVariables(self.top)
         for name, title in device_choices().items():
             ui.deviceComboBox.addItem(title, name)
+        ui.memorySpinBox.enabled = sys.platform.startswith("linux")  # elsewhere a limit would have no effect
         self._show()
         ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChanged)
         ui.pythonPathLineEdit.connect("currentPathChanged(QString)", self.onPythonChanged)

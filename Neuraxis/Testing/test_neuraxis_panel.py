@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import socket
 import sys
 import threading
 import time
@@ -183,6 +185,31 @@ def test_index_of_a_share_offers_models(application, widget, stick, settings, ho
     assert "'none.json' cannot be opened" in said(widget)
 
 
+def test_without_a_network_the_index_is_a_sentence(widget, monkeypatch):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # nobody listens
+        ui_of(widget, "indexLineEdit").indexLineEdit.text = f"https://127.0.0.1:{bound.getsockname()[1]}/index.json"
+        click(widget, "lookButton")
+    assert said(widget).startswith("'127.0.0.1' cannot be reached") and "check the network" in said(widget)
+    ui_of(widget, "indexLineEdit").indexLineEdit.text = "http://models.example.org/index.json"
+    click(widget, "lookButton")
+    assert "is not https" in said(widget)
+    assert len(titles(widget)) == len(shipped_index())
+
+
+def test_a_folder_that_takes_no_files_is_a_sentence(application, widget, stick, monkeypatch):  # noqa: F811
+    def refuse(*_, **__):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for name, answer in (("addFileButton", stick / "good.safetensors"), ("addFolderButton", stick)):
+        ask_with(application, answer)
+        click(widget, name)
+        assert "'Models' could not be written: the folder may not be written to" in said(widget)
+    click(widget, "openFolderButton")
+    assert "may not be written to" in said(widget) and application.recorded.opened == []
+
+
 def test_download_shows_progress_and_cancel_keeps_what_came(widget, stick, home):
     content = (write_whole_model(stick / "good.safetensors", title="Good model", weights=bytes(2_000_000))).read_bytes()
     index = {"format_version": 1, "models": index_of_folder(stick)[0]}
@@ -270,6 +297,16 @@ def test_settings_of_an_earlier_session_are_shown(application, settings, home): 
     application.close_widget(widget)
 
 
+@pytest.mark.parametrize(("system", "enabled"), [("linux", True), ("win32", False), ("darwin", False)])
+def test_a_memory_limit_can_be_set_where_it_has_an_effect(application, settings, home, monkeypatch, system, enabled):  # noqa: F811
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "platform", system)
+        widget = application.new_widget("Neuraxis", enter=False)
+    spin = ui_of(widget, "memorySpinBox").memorySpinBox
+    assert spin.enabled is enabled and "Linux only" in spin.toolTip
+    application.close_widget(widget)
+
+
 def test_check_says_what_this_computer_has(widget, tmp_path):
     write_torch(tmp_path / "fake", "raise ImportError('libcudart.so.12: cannot open shared object file')")
     ui = ui_of(widget, "checkLabel")
@@ -338,6 +375,16 @@ def test_other_sections_find_their_place(application, widget):  # noqa: F811
     widget.enter()
     widget.cleanup()
     assert calls == ["refresh", "leave"]
+
+
+def test_the_module_s_own_tests_pass_here(widget, monkeypatch):
+    """What Reload and Test runs in Slicer; the interpreter is asked without the seconds that torch takes."""
+    module = sys.modules["Neuraxis"]
+    monkeypatch.setattr(module.NeuraxisLogic, "describeWorker", lambda self: ["Python 3.12.1 on Linux."])
+    module.NeuraxisTest().runTest()
+    monkeypatch.setattr(module.NeuraxisLogic, "describeWorker", lambda self: ["no answer"])
+    with pytest.raises(AssertionError):
+        module.NeuraxisTest().runTest()
 
 
 def test_every_button_is_clicked_in_this_file():
