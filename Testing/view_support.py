@@ -18,7 +18,7 @@ from project_tree import ROOT, module_names
 
 SIZE = (1280, 720)
 #: How long anything may take on a busy machine before a test gives up.
-PATIENCE_S = 240
+PATIENCE_S = 600
 
 
 def view_python() -> str:
@@ -104,7 +104,8 @@ class Browser:
     def open(self, address: str) -> None:
         """Load a page and wait until its views have pictures."""
         self.driver.get(address)
-        until(lambda: self.run("return !!window.trame && !!window.trame.state"), "the page has not loaded")
+        drawn = "return document.querySelectorAll('.layout-grid-item').length === 4"
+        until(lambda: self.run(drawn), "the page has not loaded")
         until(lambda: bright(self.view(0)) > 500, "the axial view stays dark")
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -153,6 +154,15 @@ class Browser:
         ActionChains(self.driver).move_by_offset(0, 0).scroll_from_origin(
             ScrollOrigin.from_viewport(*middle), 0, 120 * steps
         ).perform()
+
+    def click_slider(self, number: int, share: float) -> None:
+        """Click the slider of the n-th slice view at a share of its length."""
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.by import By
+
+        track = self.driver.find_elements(By.CSS_SELECTOR, ".nx-slider .v-slider__container")[number]
+        across = round((share - 0.5) * track.size["width"])
+        ActionChains(self.driver).move_to_element_with_offset(track, across, 0).click().perform()
 
     def quit(self) -> None:
         """Close it."""

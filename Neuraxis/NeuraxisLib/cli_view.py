@@ -35,7 +35,9 @@ def view_case(
     path: Annotated[
         Path,
         typer.Argument(
-            help="Result folder, image file or DICOM folder.", metavar="RESULT_OR_SCAN", show_default=False
+            help="Result folder, image file, DICOM folder, or a folder of such.",
+            metavar="RESULT_OR_SCAN",
+            show_default=False,
         ),
     ],
     image: Annotated[

@@ -199,7 +199,7 @@ def _numbers(nodes: dict[str, Any]) -> dict[str, Any]:
     return {
         "headline": named[0] if named else None,
         "rows": named,
-        "tables": [_as_table(node) for node in tables.values()],
+        "tables": [_as_table(name, node) for name, node in tables.items()],
         "points": [{"name": point.name, "at": list(point.position_ras_mm)} for point in points],
     }
 

@@ -35,6 +35,10 @@ class CaseOpening:
     @told
     def list_folder(self, path: str = "") -> None:
         """Show what a folder below the root holds."""
+        self.show_list(path)
+
+    def show_list(self, path: str) -> None:
+        """The same, for callers who handle its errors themselves. Raises InputError."""
         entries = [{**vars(entry), "icon": _ICONS[entry.kind]} for entry in self._folder.entries(path)]
         self._state.update({"listing": True, "listed": path, "entries": entries})
 

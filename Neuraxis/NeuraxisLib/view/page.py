@@ -194,7 +194,7 @@ class Page:
                 classes=("{'nx-segment nx-row': true, 'nx-off': !segment.visible}",),
                 click=(self._display.toggle_segment, "[segment.id]"),
             ):  # fmt: skip
-                VIcon(("segment.visible ? 'mdi-eye-outline' : 'mdi-eye-off-outline'",), size="16")
+                VIcon(icon=("segment.visible ? 'mdi-eye-outline' : 'mdi-eye-off-outline'",), size="16")
                 html.Span(classes="nx-swatch", style=("`background: ${segment.color}`",))
                 html.Span("{{ segment.name }}{{ segment.empty ? ' (none found)' : '' }}")
             with html.Div(classes="nx-row", v_if="segments.length"):

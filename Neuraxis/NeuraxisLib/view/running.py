@@ -9,6 +9,7 @@ from typing import Any
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.models import installed_models
 from NeuraxisLib.panel import progress_line
+from NeuraxisLib.process import as_user_error
 from NeuraxisLib.scene_runs import SceneRuns
 from NeuraxisLib.task import TASKS, get_task
 from NeuraxisLib.view.display import CaseDisplay
@@ -91,9 +92,12 @@ class CaseRuns:
             self._state.progress = "Cancelling"
 
     def _done(self, task: str) -> None:
-        folder = self._runs[task].result_folder(self._display.node)
-        self._display.show_result(task, folder)
-        self._end("Done")
+        try:
+            self._display.show_result(task, self._runs[task].result_folder(self._display.node))
+        except Exception as fault:
+            self._failed(as_user_error(fault))
+        else:
+            self._end("Done")
 
     def _failed(self, error: Exception) -> None:
         if self._display.node is not None and self._display.node.GetScene() is not None:

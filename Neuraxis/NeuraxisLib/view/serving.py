@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from NeuraxisLib.errors import InputError
+from NeuraxisLib.view.case_folder import CaseFolder, kind_of_folder
 from NeuraxisLib.view.gate import Gate, new_token
 
 #: Name by which a computer means itself: nobody else can reach it there.
@@ -23,7 +24,7 @@ class Request:
     """What to show, and to whom.
 
     Attributes:
-        path: scan or result folder.
+        path: scan, result folder, or a folder of such, which is listed.
         image: of a result folder; None looks beside it.
         task: what a scan is for; empty finds out.
         root: folder from which further cases may be opened.
@@ -41,6 +42,13 @@ class Request:
     until_closed: bool = False
     device: str = "auto"
     threads: int | None = None
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the path is a folder with cases in it, and no case itself."""
+        if self.task or self.image is not None or not self.path.is_dir() or kind_of_folder(self.path) != "folder":
+            return False
+        return bool(CaseFolder(self.path).entries())
 
 
 def serve(request: Request, say: Callable[[str], None]) -> None:
@@ -130,5 +138,11 @@ class _Door:
             self._closing.cancel()
             self._closing = None
         if count == 0 and self._request.until_closed:
-            loop = asyncio.get_running_loop()
-            self._closing = loop.call_later(CLOSED_AFTER_S, lambda: asyncio.ensure_future(self._server.stop()))
+            self._closing = asyncio.get_running_loop().call_later(CLOSED_AFTER_S, _leave)
+
+
+def _leave() -> None:
+    """End as Ctrl-C does: at once, without waiting for browsers that keep their connections open."""
+    from aiohttp.web_runner import GracefulExit
+
+    raise GracefulExit

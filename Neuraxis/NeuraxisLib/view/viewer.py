@@ -32,7 +32,7 @@ class CaseViewer:
         self._views = Views(server, self._application)
         self._display = CaseDisplay(server, self._views)
         self._runs = CaseRuns(server, self._display, request.device, request.threads)
-        folder = CaseFolder(request.root)
+        folder = CaseFolder(request.path if request.is_list else request.root)
         self._opening = CaseOpening(server, folder, self._display, self._runs.suit)
         self._page = Page(server, self._views, self._display, self._runs, self._opening)
 
@@ -42,9 +42,12 @@ class CaseViewer:
         return self._display.report
 
     def open_first(self) -> None:
-        """Read and show what was asked for. Raises NeuraxisError if that cannot be done."""
+        """Read and show what was asked for, or list a folder of cases. Raises NeuraxisError if that cannot be done."""
         request = self._request
-        get_event_loop().run_until_complete(self._opening.open(request.path, request.image, request.task))
+        if request.is_list:
+            self._opening.show_list("")
+        else:
+            get_event_loop().run_until_complete(self._opening.open(request.path, request.image, request.task))
 
     def stop(self) -> None:
         """End the worker, and with it all private files."""
