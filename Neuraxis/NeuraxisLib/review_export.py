@@ -128,8 +128,10 @@ def _export(case: Case, folder: Path, done: Exported, rows: dict, about: dict) -
 
 
 def _learnt_from(result: Result, layout: str) -> Volume:
-    """The image that a network of the task reads."""
-    return result.maps[sorted(result.maps)[0]].volume if layout == MAPS else result.source
+    """The image that a network of the task reads; of several maps the blood flow."""
+    if layout != MAPS:
+        return result.source
+    return result.maps["cbf" if "cbf" in result.maps else min(result.maps)].volume
 
 
 def case_id(image: Volume) -> str:

@@ -55,7 +55,13 @@ def test_there_is_nothing_to_paint_and_undo_is_the_chains(application, widget): 
     assert widget.logic.chain(widget.source()).discs[-1].name == "L5/S1"
     section.toggleOverlay()
     assert widget.ui.overlayCheckBox.checked
-    assert not ui.nextSliceButton.isHidden()
+    from NeuraxisLib import scene
+
+    points = scene.result_nodes(widget.source(), "discs")["points"]
+    points.SetAttribute(scene.KEY_SLICES_ATTRIBUTE, "[4, 2]")
+    widget._panel.refresh()
+    ui.nextSliceButton.click()
+    assert widget.ui.statusLabel.text.startswith("Slice 5, number 1 of the 2")
 
 
 def test_verdict_speaks_of_the_corrected_chain(application, widget, client):  # noqa: F811

@@ -154,9 +154,8 @@ def test_review_keys_and_next_case(application, widget, client):  # noqa: F811
     section, first = widget._panel.review, widget.source()
     ui = section.ui
     assert not ui.nextSliceButton.isHidden()
-    if ui.nextSliceButton.enabled:
-        ui.nextSliceButton.click()
-        assert widget.ui.statusLabel.text.startswith("Slice ")
+    ui.nextSliceButton.click()
+    assert widget.ui.statusLabel.text.startswith("Slice ") and "number 1 of" in widget.ui.statusLabel.text
     widget.ui.mapComboBox.setCurrentIndex(2)
     section.toggleOverlay()
     assert widget.ui.mapComboBox.currentIndex == 0
