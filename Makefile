@@ -5,6 +5,9 @@
 #   make test         run all tests
 #   make lint         check style
 #   make benchmark    time and memory beside a named peer, in the same run
+#   make lock         pin the run-time packages by version and hash in requirements.lock.txt
+#   make sbom         list them in neuraxis.cdx.json (CycloneDX), for a release
+#   make audit        ask the database of known weaknesses about them (needs a network)
 #   make screenshots  remake the pictures of the README
 #   make clean        remove the environment and what the commands above wrote
 #
@@ -23,7 +26,7 @@ DEMO_OUTPUT ?= demo-output
 TRAIN_DEMO_OUTPUT ?= train-demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train-demo test lint benchmark screenshots clean
+.PHONY: help demo train-demo test lint benchmark lock sbom audit screenshots clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -47,11 +50,23 @@ benchmark: $(VENV)/.ready-test
 	$(BIN)/python Testing/benchmarks/benchmark_discs.py
 	$(BIN)/python Testing/benchmarks/benchmark_naming.py
 
+LOCK := requirements.lock.txt
+
+lock: $(VENV)/.ready-release
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --no-annotate --no-header --strip-extras --allow-unsafe --pip-args "$(PIP_ARGS)" -c constraints.txt -o $(LOCK) pyproject.toml
+
+sbom: $(VENV)/.ready-release
+	$(BIN)/cyclonedx-py requirements $(LOCK) --short-PURLs --pyproject pyproject.toml --output-reproducible -o neuraxis.cdx.json
+
+audit: $(VENV)/.ready-release
+	$(BIN)/pip-audit --require-hashes --disable-pip -r $(LOCK)
+
 screenshots: $(VENV)/.ready-test
 	$(BIN)/python Testing/screenshots.py
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUTPUT) $(TRAIN_DEMO_OUTPUT)
+	rm -rf $(VENV) $(DEMO_OUTPUT) $(TRAIN_DEMO_OUTPUT) neuraxis.cdx.json
 
 # A stamp stands for a finished installation; it is made again when a file that decides the packages changes.
 $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
@@ -70,6 +85,10 @@ $(VENV)/view/.ready: constraints-view.txt | $(VENV)/.ready-test
 	  $(@D)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c $< --ignore-installed --no-deps vtk && \
 	  $(@D)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c $< aiohttp "trame-slicer[standalone]" && \
 	  touch $@
+
+$(VENV)/.ready-release: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[release]"
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -165,10 +165,28 @@ def _decode_file(path: Path) -> np.ndarray:
 def _is_for_itk(header: SliceHeader) -> bool:
     """Whether only ITK may know: pixels of the JPEG family that pydicom cannot decode here.
 
-    Where pydicom can, its failure means damage, and on damaged run lengths ITK's own decoder may never return.
+    Where pydicom can, its failure means damage. On damaged run lengths, and on fragments that do not follow each other,
+    ITK may never return, so it gets neither.
     """
     syntax = UID(header.transfer_syntax, IGNORE)
-    return syntax in _ITK_SYNTAXES and not _has_decoder(syntax)
+    return syntax in _ITK_SYNTAXES and not _has_decoder(syntax) and _fragments_are_whole(header.path)
+
+
+def _fragments_are_whole(path: Path) -> bool:
+    """Whether compressed pixels are fragments from end to end, as PS3.5 A.4 has it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            data = pydicom.dcmread(path, force=True).PixelData
+        except Exception:  # a damaged header may fail in any way inside the parser
+            return False
+    at = 0
+    while at + 8 <= len(data):
+        tag, length = struct.unpack_from("<4sI", data, at)
+        if tag != b"\xfe\xff\x00\xe0":
+            return False
+        at += 8 + length
+    return at == len(data)
 
 
 def _decode_with_itk(header: SliceHeader) -> np.ndarray | None:

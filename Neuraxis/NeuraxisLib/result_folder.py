@@ -334,7 +334,10 @@ def _read_document(folder: Path, file: str = RESULT_FILE) -> dict:
         raise InputError(f"The result in '{folder.name}' is damaged; compute it again.") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise InputError(f"'{folder.name}' does not hold a result of Neuraxis; choose another folder.")
-    if document.get("schema_version", 0) > SCHEMA_VERSION:
+    version = document.get("schema_version", 0)
+    if not isinstance(version, int):
+        raise InputError(f"The result in '{folder.name}' is damaged; compute it again.")
+    if version > SCHEMA_VERSION:
         raise InputError(f"The result in '{folder.name}' was made by a newer Neuraxis; update this one.")
     return document
 

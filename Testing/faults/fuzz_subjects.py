@@ -90,8 +90,8 @@ def _bounded_image(good: Volume, found: Volume) -> str:
 
 # -- DICOM ----------------------------------------------------------------------------------------------------------
 
-_HEIGHTS = np.arange(-90.0, 90.1, 15.0)
-_MUTANT = "0006.dcm"
+_HEIGHTS = np.arange(-90.0, 90.1, 30.0)
+_MUTANT = "0004.dcm"
 
 
 def _dicom(syntax: str) -> Callable[[Path], Path]:
@@ -120,9 +120,8 @@ def _wrong_dicom(good: Volume, found: Volume) -> str:
         return "a slice elsewhere"
     if abs(found.voxel_volumes_ml.sum() / good.voxel_volumes_ml.sum() - 1) > 0.02:
         return "another voxel size"
-    others = [k for k in range(len(good.array)) if k != len(good.array) // 2 - 1]
     changed = (found.array != good.array).reshape(len(good.array), -1).any(axis=1)
-    return "other slices changed" if changed.sum() > 1 and len(others) else ""
+    return "other slices changed" if changed.sum() > 1 else ""
 
 
 # -- models, results, tables, pipes -----------------------------------------------------------------------------------
