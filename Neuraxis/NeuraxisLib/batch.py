@@ -386,6 +386,8 @@ class Batch:
             self.state = "stopped"
         else:
             self.state = "cancelled" if self._cancelling else "done"
+        if self.state == "done":
+            batch_record.sweep(self._output)
         self.write_tables(report=True)
         self._ledger.close()
         self._workers.close()

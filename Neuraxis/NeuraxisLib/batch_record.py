@@ -12,6 +12,7 @@ from typing import Any
 from NeuraxisLib.batch_cases import Case
 from NeuraxisLib.errors import InputError, NeuraxisError
 from NeuraxisLib.result_folder import RESULT_FILE
+from NeuraxisLib.run import remove_leftovers
 
 
 def done_record(entry: Any, seconds: float) -> dict[str, Any]:
@@ -73,6 +74,18 @@ def mark_of(folder: Path) -> dict[str, str]:
     except InputError:
         return {}
     return {key: provenance[key] for key in ("recipe", "input_sha256") if key in provenance}
+
+
+def sweep(output: Path) -> None:
+    """Remove what lost workers left half written in the output folder of a batch that has come to its end.
+
+    A worker on another computer, or one whose end nobody has taken note of, cannot be told from a living one by its
+    number; that the batch is through tells it.
+    """
+    for partial in list(output.glob(".*.partial")):
+        kind, _, owner = partial.name.removesuffix(".partial").rpartition(".")
+        if owner.isdigit():
+            remove_leftovers(output / kind[1:].removesuffix(".old"), dead=[int(owner)])
 
 
 def free_bytes(folder: Path) -> int:

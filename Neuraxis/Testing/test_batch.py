@@ -178,6 +178,22 @@ def test_two_batches_do_not_share_an_output_folder(scans, model, tmp_path):
     start(scans, tmp_path / "out", model).wait()
 
 
+def test_what_lost_workers_left_is_swept_at_the_end(scans, model, tmp_path):
+    """A half written folder goes; an earlier result that was moved aside, but not replaced, comes back."""
+    start(scans, tmp_path / "out", model).wait()
+    living = os.getpid()
+    (tmp_path / "out" / f".first.{living}.partial").mkdir()
+    (tmp_path / "out" / "first").rename(tmp_path / "out" / f".first.old.{living}.partial")
+    (tmp_path / "out" / "sub_second").rename(tmp_path / "out" / f".sub_second.old.{living}.partial")
+    batch = start(scans, tmp_path / "out", model)
+    batch.entries[:] = [batch.entries[0]]  # one that needs no worker
+    batch._waiting.clear()
+    batch.wait()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [
+        "first", "sub_deep_third", "sub_second",
+    ]  # fmt: skip
+
+
 # -- faults ---------------------------------------------------------------------------------------------------
 
 

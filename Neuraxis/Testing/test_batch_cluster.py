@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -11,14 +12,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from NeuraxisLib import task
 from NeuraxisLib.batch import Batch
 from NeuraxisLib.batch_cases import find_cases
 from NeuraxisLib.errors import InputError, WorkerStartError
+from NeuraxisLib.files import write_volume
 from NeuraxisLib.task import get_task
+from NeuraxisLib.volume import Volume
 from NeuraxisLib.worker_process import child_environment
+from Testing.dicom_series import SPARSE_MM, change, save, series
 
 distributed = pytest.importorskip("distributed")
 SUPPORT = Path(__file__).resolve().parent / "worker_support"
@@ -123,32 +128,6 @@ def test_results_equal_those_of_one_process_although_a_worker_is_killed(cluster,
 
 
 @pytest.mark.slow
-def test_a_worker_killed_from_outside_loses_nothing(cluster, archive, monkeypatch):
-    """The batch in this process, so that the moment of the kill is known: some cases are done, others under way."""
-    from NeuraxisLib.batch_dask import AHEAD, DaskWorkers
-
-    for _ in range(2):
-        cluster.add_worker()
-    with distributed.Client(cluster.address, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
-    workers = DaskWorkers(cluster.address, "cpu")
-    cases = find_cases(archive / "scans", get_task("threshold"), archive / "out")
-    batch = Batch("threshold", cases, archive / "out", workers, model=str(archive / "bright.safetensors"), device="cpu")
-    killed, most = False, 0
-    while not batch.is_finished:
-        batch.poll(0.05)
-        most = max(most, batch.count("running"))
-        if not killed and batch.count("done") >= 3:
-            cluster.workers[0].kill()
-            killed = True
-    assert killed and batch.state == "done" and (batch.count("done"), batch.count("failed")) == (11, 1)
-    assert most <= AHEAD * 2, "the scheduler is given few cases ahead"
-    with open(archive / "out" / "cases.csv", newline="") as file:
-        found = {row["case"]: row["Total volume [mL]"] for row in csv.DictReader(file)}
-    assert float(found["09"]) == pytest.approx(45 * VOXEL_ML)
-
-
-@pytest.mark.slow
 def test_a_case_that_needs_a_graphics_card_goes_to_workers_that_offer_one(cluster, archive):
     from NeuraxisLib.batch_dask import DaskWorkers
 
@@ -173,6 +152,103 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(batch_dask, "_CONNECT_S", 0.5)
     with pytest.raises(WorkerStartError, match="tcp://127.0.0.1:9'"):
         batch_dask.DaskWorkers("tcp://127.0.0.1:9")
+
+
+# -- an archive of many kinds ---------------------------------------------------------------------------------
+
+#: NEURAXIS_STUDIES=200 for a larger archive.
+STUDIES = int(os.environ.get("NEURAXIS_STUDIES", "60"))
+
+
+def write_archive(folder: Path) -> set[str]:
+    """Studies of three kinds, a tenth of them broken in ten ways; returns the names of the broken ones."""
+    rng = np.random.default_rng(0)
+    broken = {f"{number:03d}" for number in rng.choice(STUDIES, STUDIES // 10, replace=False)}
+    ways = itertools.cycle(BROKEN)
+    for number in range(STUDIES):
+        name = f"{number:03d}"
+        if name in broken:
+            next(ways)(folder, name)
+        elif number % 10 == 9:
+            save(series(SPARSE_MM, matrix=16, pixel_mm=14.0), folder / name)
+        else:
+            write_scan(folder / f"{name}{('.nrrd', '.nii.gz')[number % 2]}", 1 + number % 60)
+    return broken
+
+
+def _dicom(folder: Path, name: str) -> list[Path]:
+    save(series(SPARSE_MM, matrix=16, pixel_mm=14.0), folder / name)
+    return sorted((folder / name).glob("*.dcm"))
+
+
+def _cut(path: Path, share: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+
+def _nan(folder: Path, name: str) -> None:
+    array = np.zeros((3, 8, 9), np.float32)
+    array[1, 2, 3] = np.nan
+    write_volume(Volume(array, np.diag([-1.0, -1.0, 5.0, 1.0]), "HU"), folder / f"{name}.nrrd")
+
+
+def _frames(folder: Path, name: str) -> None:
+    frames = Volume(np.zeros((2, 3, 8, 9), np.int16), np.eye(4), "HU", frame_times_s=np.arange(2.0))
+    write_volume(frames, folder / f"{name}.nii.gz")
+
+
+BROKEN = (
+    lambda folder, name: (folder / f"{name}.nrrd").write_bytes(b"no image at all"),
+    lambda folder, name: (folder / f"{name}.nii.gz").write_bytes(b""),
+    lambda folder, name: _cut(write_scan(folder / f"{name}.nii.gz"), 0.5),
+    lambda folder, name: _cut(write_scan(folder / f"{name}.nrrd"), 0.8),
+    _nan,
+    _frames,
+    lambda folder, name: _dicom(folder, name)[7].unlink(),
+    lambda folder, name: _cut(_dicom(folder, name)[3], 0.7),
+    lambda folder, name: _dicom(folder, name)[5].write_bytes(b""),
+    lambda folder, name: change(folder / name, 4, PixelSpacing=[9.0, 9.0]) if _dicom(folder, name) else None,
+)
+
+
+@pytest.mark.slow
+def test_an_archive_with_a_tenth_broken_and_a_worker_killed_midway(cluster, tmp_path, monkeypatch):
+    """Every good study has its result, every bad one its sentence, and a rerun does nothing."""
+    from NeuraxisLib.batch_dask import AHEAD, DaskWorkers
+
+    monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
+    model = str(write_bare_model(tmp_path / "bright.safetensors"))
+    (tmp_path / "archive").mkdir()
+    broken = write_archive(tmp_path / "archive")
+    for _ in range(2):
+        cluster.add_worker()
+    with distributed.Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    cases = find_cases(tmp_path / "archive", get_task("threshold"), tmp_path / "out")
+    assert len(cases) == STUDIES
+    batch = Batch("threshold", cases, tmp_path / "out", DaskWorkers(cluster.address, "cpu"), model=model, device="cpu")
+    killed, most = False, 0
+    while not batch.is_finished:
+        batch.poll(0.05)
+        most = max(most, batch.count("running"))
+        if not killed and batch.count("done") >= STUDIES // 3:
+            cluster.workers[0].kill()
+            killed = True
+    assert killed and batch.state == "done" and most <= AHEAD * 2, "the scheduler is given few cases ahead"
+    assert {entry.case.name for entry in batch.entries if entry.status == "failed"} == broken
+    for entry in batch.entries:
+        assert (entry.folder / "result.json").exists() == (entry.status == "done")
+        assert entry.status == "done" or (entry.error.endswith(".") and str(tmp_path) not in entry.error)
+    with open(tmp_path / "out" / "cases.csv", newline="") as file:
+        found = {row["case"]: row["Total volume [mL]"] for row in csv.DictReader(file)}
+    assert all(
+        float(found[f"{number:03d}"]) == pytest.approx((1 + number % 60) * VOXEL_ML)
+        for number in range(STUDIES)
+        if number % 10 != 9 and f"{number:03d}" not in broken
+    )
+    assert not list((tmp_path / "out").glob(".*"))
+    again = InlineWorkers()
+    assert len(Batch("threshold", cases, tmp_path / "out", again, model=model, device="cpu").wait()) == STUDIES
+    assert again.computed == []
 
 
 # -- Slurm ----------------------------------------------------------------------------------------------------
