@@ -135,17 +135,15 @@ _Fit = tuple[list[SliceHeader], AxisOrder]
 
 
 def _of_same_identity(fits: list[tuple[Series, _Fit]], result: Result, name: str) -> tuple[Series, _Fit]:
-    """The fitting series with the key that the result remembers; of several time points, the first.
+    """The fitting series with the key that the result remembers.
 
-    A result of an acquisition over time remembers a key of its own, which no single time point has.
+    A result of an acquisition over time remembers the key of the acquisition, which no single time point has; it gets
+    the first of its time points that fits.
     """
-    key = result.source.meta.get("series_key")
+    key = None if "acquisition" in result.provenance else result.source.meta.get("series_key")
     same = [entry for entry in fits if entry[0].info.key == key]
     if same or key is None:
         return (same or fits)[0]
-    parts = [entry for entry in fits if entry[0].info.part]
-    if parts:
-        return parts[0]
     raise GeometryError(
         f"The series in '{name}' lies where the result does but is another one (its UIDs differ); choose the series "
         "that the result was computed from."

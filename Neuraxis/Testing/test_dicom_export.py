@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,6 +215,17 @@ def test_a_series_stored_along_another_axis_finds_its_way_back(tmp_path):
     result = write_result(result_on(moved, voxels=voxels), tmp_path / "result")
     export_dicom(result, source, tmp_path / "dicom", ["seg"])
     assert close(marked_voxels(tmp_path / "dicom" / "segmentation.dcm"), expected(source))
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
+@pytest.mark.parametrize("kind", ["tilted", "multi-frame"])
+def test_dciodvfy_finds_no_error(tmp_path, kind):
+    source = change(SOURCES[kind](tmp_path / "scan"), StudyDate="20200102", StudyTime="101112", PatientSex="M")
+    for path in export_dicom(stroke_folder(tmp_path / "result", source), source, tmp_path / "dicom").files:
+        said = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        lines = (said.stdout + said.stderr).splitlines()
+        assert [line for line in lines if line.startswith(("Error", "Abort"))] == [], path.name
+        assert any(line.startswith(("Segm", "Compreh", "Param", "Encaps")) for line in lines)  # the IOD was recognised
 
 
 # -- headers --------------------------------------------------------------------------------------------------
