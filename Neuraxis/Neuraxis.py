@@ -35,6 +35,14 @@ class Neuraxis(ScriptedLoadableModule):
             "<a href='https://github.com/neuraxis-project/SlicerNeuraxis'>Documentation</a>"
         )
         self.parent.acknowledgementText = _("Part of Neuraxis, tools for neuroradiology research.")
+        slicer.app.connect("startupCompleted()", registerTerminology)
+
+
+def registerTerminology():
+    """Let Slicer know what the segments of all modules are, by their codes."""
+    from NeuraxisLib.scene_terminology import register_terminology
+
+    register_terminology()
 
 
 class NeuraxisWidget(ScriptedLoadableModuleWidget):

@@ -163,6 +163,15 @@ def test_panels_bring_no_colours_of_their_own():
     assert {relative(p): hits for p in sources if (hits := fixed.findall(p.read_text(encoding="utf-8")))} == {}
 
 
+def test_nothing_pops_up_where_a_line_will_do():
+    """Only a question before packages are installed into Slicer's Python may interrupt; file dialogs are asked for."""
+    pop_up = re.compile(r"(?:info|error|warning|tryWithError|confirm\w+)Display|QMessageBox|createProgressDialog")
+    sources = [ROOT / module / f"{module}.py" for module in module_names()]
+    sources += [path for module in module_names() for path in files_in(library(module), "*.py")]
+    found = {relative(path): hits for path in sources if (hits := pop_up.findall(path.read_text(encoding="utf-8")))}
+    assert found == {"Neuraxis/Neuraxis.py": ["confirmOkCancelDisplay"]}
+
+
 @pytest.fixture
 def dark(application):  # noqa: F811
     """The application in a dark palette, as Slicer's dark style has it."""

@@ -93,13 +93,14 @@ def test_commands_and_options_exist(arguments):
     if arguments[0] in PROGRAMS:  # they read their own command lines
         import_module(f"Training.{arguments[0]}").parse(arguments[1:])
         return
-    group = typer.main.get_command(make_app())
-    command = group.commands[arguments[0]] if not arguments[0].startswith("-") else group
+    command, words = typer.main.get_command(make_app()), list(arguments)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     options = {word.split("=")[0] for word in arguments if word.startswith("-")}
     assert options <= known | {"--help"}
     places = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-    given = [word for word in arguments[1:] if not word.startswith("-")]
+    given = [word for word in words if not word.startswith("-")]
     assert options or len(given) == len([parameter for parameter in places if parameter.required])
 
 

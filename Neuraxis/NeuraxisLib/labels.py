@@ -14,8 +14,9 @@ from pathlib import Path
 
 from NeuraxisLib.errors import InputError
 
-#: Terminology contexts that Slicer ships and that hold the codes of our label tables.
-TYPE_CONTEXT = "Segmentation category and type - DICOM master list"
+#: Terminology contexts: types are those of our label tables, which the Neuraxis module gives to Slicer (Slicer's own
+#: lists lack infarct, ischemia and disc); regions are in a list that Slicer ships.
+TYPE_CONTEXT = "Segmentation category and type - Neuraxis"
 REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 

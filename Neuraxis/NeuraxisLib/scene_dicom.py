@@ -14,6 +14,7 @@ from NeuraxisLib import scene
 from NeuraxisLib.dicom_export_process import ExportRuns
 from NeuraxisLib.panel import worker_settings
 from NeuraxisLib.run_panel import RunPanel
+from NeuraxisLib.scene_attempt import attempt
 from NeuraxisLib.worker_client import default_python
 
 UI_FILE = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "DicomExport.ui"
@@ -199,18 +200,20 @@ class DicomExportSection:
 
     def onImport(self, checked: bool = False) -> None:
         """Add the written files to Slicer's DICOM database."""
+        self._say(attempt(self._addToDatabase, _("The files could not be imported.")))
+        self._refresh()
+
+    def _addToDatabase(self) -> str:
         from DICOMLib import DICOMUtils
 
-        with slicer.util.tryWithErrorDisplay(_("The files could not be imported."), waitCursor=True):
-            DICOMUtils.importDicom(str(self._written))
-            self._say(_("The files are in the DICOM database, in the study of the source series."))
-            self._written = None
-        self._refresh()
+        DICOMUtils.importDicom(str(self._written))
+        self._written = None
+        return _("The files are in the DICOM database, in the study of the source series.")
 
     def onInstall(self, checked: bool = False) -> None:
         """Install what writing DICOM needs, after asking."""
-        with slicer.util.tryWithErrorDisplay(_("Installation failed."), waitCursor=True):
-            self._say(slicer.util.getModuleLogic("Neuraxis").installPackages(REQUIREMENTS_FILE))
+        install = slicer.util.getModuleLogic("Neuraxis").installPackages
+        self._say(attempt(lambda: install(REQUIREMENTS_FILE), _("Installation failed.")))
         self._refresh()
 
 

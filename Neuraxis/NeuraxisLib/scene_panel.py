@@ -22,6 +22,7 @@ from NeuraxisLib.headline import headline
 from NeuraxisLib.panel import device_choices
 from NeuraxisLib.run_panel import RunPanel
 from NeuraxisLib.scene import result_nodes
+from NeuraxisLib.scene_attempt import attempt
 from NeuraxisLib.scene_dicom import DicomExportSection
 from NeuraxisLib.scene_review import ReviewSection
 from NeuraxisLib.scene_tables import table_rows
@@ -235,8 +236,7 @@ class ModulePanel(VTKObservationMixin):
 
     def onInstall(self, checked: bool = False) -> None:
         """Install what is missing, after asking."""
-        with slicer.util.tryWithErrorDisplay(_("Installation failed."), waitCursor=True):
-            self.say(self._logic.installPackages())
+        self.say(attempt(self._logic.installPackages, _("Installation failed.")))
         self.refresh()
 
     # -- results ------------------------------------------------------------------------------------------------

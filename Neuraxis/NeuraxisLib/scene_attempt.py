@@ -1,0 +1,23 @@
+"""Something that may fail in words of another program: the answer is a sentence for the panel, never a pop-up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import slicer
+
+
+def attempt(act: Callable[[], str], failed: str) -> str:
+    """What ``act`` answers, under a wait cursor; ``failed`` and the reason if it raises anything.
+
+    Args:
+        act: does the work and returns the sentence to show.
+        failed: what did not work, such as "Installation failed."
+    """
+    try:
+        with slicer.util.WaitCursor():
+            return act()
+    except Exception as error:  # of pip, of Slicer's DICOM import: whatever they raise
+        logging.error("%s %s", failed, error)
+        return f"{failed} {error}"
