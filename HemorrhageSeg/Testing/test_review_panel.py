@@ -1,100 +1,29 @@
-"""Editing and reviewing in the real panel on the stand-in: every button of the section, and the keys."""
+"""Editing and reviewing in the real panel on the stand-in: every button of the section."""
 
 from __future__ import annotations
 
 import csv
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from review_panel_support import (  # noqa: F401
+    VOXEL_ML,
+    application,
+    client,
+    head,
+    nodes,
+    paint_bleed,
+    rows,
+    run,
+    settle,
+    stand_in,
+    ui,
+    widget,
+)
 
-from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
-from Testing.slicer_stand_in.fixtures import add_head, application, stand_in  # noqa: F401
-from Testing.slicer_stand_in.segment_editor import paint
-
-HEADER = {"title": "Starter", "notice": "Research use only.", "licence": "Apache-2.0", "scores": {}}
-#: mL of a voxel of the head: 2 x 2 x 5 mm.
-VOXEL_ML = 0.02
-
-
-@pytest.fixture
-def client(application, tmp_path, monkeypatch):  # noqa: F811
-    """A fake worker behind the module's real logic; nobody has given initials yet."""
-    import qt
-
-    qt.QSettings().clear()
-    fake = FakeClient(tmp_path)
-    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
-    models = [SimpleNamespace(name="starter", title="Starter", header=HEADER)]
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "models", lambda self, refresh=False: models)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
-    return fake
-
-
-@pytest.fixture
-def head(client):
-    """A volume in the scene."""
-    return add_head("Smith John")
-
-
-@pytest.fixture
-def widget(application, client, head):  # noqa: F811
-    """The panel with a result: one bleed of 300 voxels, 6 mL."""
-    panel = application.new_widget("HemorrhageSeg")
-    run(panel, client)
-    yield panel
-    application.close_widget(panel)
-
-
-@pytest.fixture
-def ui(widget):
-    """Widgets of the section."""
-    return widget._panel.review.ui
-
-
-def run(widget, client):
-    """Click the button and let the fake worker finish."""
-    widget.ui.applyButton.click()
-    client.finish(bleed_result(client.handle.job.volume))
-    widget._panel.run.on_timer()
-
-
-def nodes(head):
-    """Part -> node of the result."""
-    from NeuraxisLib import scene
-
-    return scene.result_nodes(head, "hemorrhage")
-
-
-def rows(widget):
-    """The table of measurements: first cell -> the others."""
-    model = widget.ui.resultTableView.model()
-    cells = [[model.item(r, c).text() for c in range(model.columnCount())] for r in range(model.rowCount())]
-    return {row[0]: row[1:] for row in cells}
-
-
-def paint_bleed(head, size=20):
-    """Paint one slice more below the bleed: 100 + 2 * 100 voxels become 100 * 4."""
-    mask = np.zeros((24, 64, 64), bool)
-    mask[11:14, 20:30, 20:30] = True
-    mask[14, 20:30, 20 : 20 + size // 2] = True
-    paint(nodes(head)["labels"], "Segment_1", mask, head)
-    return mask
-
-
-def settle(application, widget):  # noqa: F811
-    """Let the timer that waits for a pause in painting end."""
-    import time
-
-    edits = widget._panel.review.edits
-    until = time.monotonic() + 10
-    while edits._timer.active and time.monotonic() < until:
-        application.app.processEvents()
-    assert not edits._timer.active
-
+from Testing.slicer_stand_in.fake_worker import bleed_result
+from Testing.slicer_stand_in.fixtures import add_head
 
 # -- editing ------------------------------------------------------------------------------------------------------
 
@@ -214,7 +143,7 @@ def test_report_and_files_say_what_was_edited(application, widget, client, ui, h
 
 
 @pytest.mark.parametrize("name, verdict", [("accept", "accepted"), ("corrected", "corrected"), ("reject", "rejected")])
-def test_verdict_is_saved_with_the_result_and_taken_back(widget, client, ui, head, name, verdict):
+def test_verdict_is_saved_with_the_result_and_taken_back(widget, client, ui, head, name, verdict):  # noqa: F811
     from NeuraxisLib import __version__
     from NeuraxisLib.result_folder import read_result
     from NeuraxisLib.review import fingerprint_of, read_review
@@ -231,13 +160,13 @@ def test_verdict_is_saved_with_the_result_and_taken_back(widget, client, ui, hea
     assert ui.casesList.item(0).text() == "Smith John: not reviewed"
 
 
-def test_another_verdict_replaces_the_first(widget, client, ui):
+def test_another_verdict_replaces_the_first(widget, client, ui):  # noqa: F811
     ui.acceptButton.click()
     ui.rejectButton.click()
     assert (ui.acceptButton.checked, ui.rejectButton.checked) == (False, True)
 
 
-def test_comment_changed_later_is_saved(widget, client, ui):
+def test_comment_changed_later_is_saved(widget, client, ui):  # noqa: F811
     from NeuraxisLib.review import read_review
 
     ui.acceptButton.click()
@@ -362,91 +291,3 @@ def test_export_writes_usable_cases_without_names(application, widget, client, u
     application.recorded.answers.append(str(chosen))
     ui.exportButton.click()
     assert (chosen / "corrected cases" / "about.json").is_file(), "nothing that lies there is touched"
-
-
-# -- keys ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def window(application, widget):  # noqa: F811
-    """The main window on the screen, with the panel in it, as in Slicer."""
-    from PySide6.QtTest import QTest
-
-    window = application.main_window
-    window.setCentralWidget(widget.parent)
-    window.show()
-    window.activateWindow()
-    assert QTest.qWaitForWindowActive(window, 5000)
-    application.app.processEvents()
-    yield window
-    window.takeCentralWidget()  # the window stays: one that was hidden gets no focus again off screen
-
-
-def press(window, key, shift=False):
-    """Press a key in whatever has the focus."""
-    from PySide6 import QtCore, QtWidgets
-    from PySide6.QtTest import QTest
-
-    modifier = QtCore.Qt.ShiftModifier if shift else QtCore.Qt.NoModifier
-    QTest.keyClick(QtWidgets.QApplication.focusWidget() or window, key, modifier)
-
-
-def test_keys_do_what_their_buttons_do(application, widget, ui, head, window):  # noqa: F811
-    window.setFocus()
-    press(window, "n")
-    assert widget.ui.statusLabel.text.startswith("Slice 15,")
-    press(window, "o")
-    assert widget.ui.overlayCheckBox.checked
-    press(window, "o")
-    assert not widget.ui.overlayCheckBox.checked
-    paint_bleed(head)
-    settle(application, widget)
-    press(window, "u", shift=True)
-    assert rows(widget)["Total volume"][0] == "6.00"
-    press(window, "a", shift=True)
-    assert ui.acceptButton.checked
-    press(window, "a", shift=True)
-    assert ui.acceptButton.checked, "the key accepts; it does not take back"
-
-
-def test_keys_are_letters_in_a_text_field(application, widget, ui, window):  # noqa: F811
-    ui.reviewCollapsibleButton.collapsed = False
-    ui.commentLineEdit.setFocus()
-    application.app.processEvents()
-    assert ui.commentLineEdit.focus
-    for key, shift in (("n", False), ("o", False), ("a", True)):
-        press(window, key, shift)
-    assert ui.commentLineEdit.text.lower() == "noa"
-    assert not widget.ui.overlayCheckBox.checked and not ui.acceptButton.checked
-    assert "Slice" not in widget.ui.statusLabel.text
-
-
-def shortcuts(window):
-    """Keys that are in force."""
-    import qt
-
-    return sorted(s.key.toString() for s in window.findChildren(qt.QShortcut) if s.enabled)
-
-
-def test_keys_live_while_the_module_is_open(application, widget):  # noqa: F811
-    window = application.main_window
-    assert shortcuts(window) == ["N", "O", "Shift+A", "Shift+U"]
-    application.leave(widget)
-    assert shortcuts(window) == []
-    application.enter(widget)
-    assert shortcuts(window) == ["N", "O", "Shift+A", "Shift+U"]
-    application.scene.Clear(0)
-    assert len(shortcuts(window)) == 4
-
-
-def test_tool_tips_name_the_keys_and_none_is_slicers_own(widget, ui):
-    from NeuraxisLib.scene_review_keys import ACCEPT, NEXT_SLICE, OVERLAY, UNDO
-
-    for button, key in (
-        (widget.ui.nextSliceButton, NEXT_SLICE), (widget.ui.overlayCheckBox, OVERLAY), (ui.acceptButton, ACCEPT),
-        (ui.revertButton, UNDO),
-    ):  # fmt: skip
-        assert button.toolTip.endswith(f"[{key}]")
-    taken = {"B", "F", "V", "R", "G", "T", "[", "]", "{", "}", "Left", "Right", "Up", "Down", "Home", "End"}
-    taken |= {f"Ctrl+{key}" for key in "FOSWH0123456BZYXCVA"}
-    assert not taken & {ACCEPT, NEXT_SLICE, OVERLAY, UNDO}

@@ -1,4 +1,4 @@
-"""What can be told of the review section from its text: widgets exist, no button is dead, tool tips say what is done."""
+"""What can be told of the review section from its text: widgets exist, no button is dead, tool tips say enough."""
 
 from __future__ import annotations
 
