@@ -2,10 +2,10 @@
 
 The skull is the same on both scans, whatever the blood did: what is compared is density within the intracranial
 space and 12 mm around it (the jaw, the neck and the head rest move on their own). Three steps: a search over
-rotations and shifts from the middle of the intracranial space, at 8 mm; gradient descent on the correlation from the
-best few of these, at 4 mm; the same from the best of them, at 2 mm. Descent looks at a fifth of the voxels, at places
-shaken by a generator of fixed seed (which also keeps the grid from imprinting itself): the same scans always give the
-same matrix.
+rotations and shifts from the middle of the intracranial space, at 8 mm, with gradient descent on the correlation from
+the best of these; descent from the best few, at 4 mm; the same from the best, at 2 mm. There it looks at a fifth of the
+voxels, at places shaken by a generator of fixed seed (which also keeps the grid from imprinting itself): the same scans
+always give the same matrix.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from NeuraxisLib.volume import Volume
 STAGE = "Aligning the two heads"
 #: Density range that is compared; what is denser is bone all the same, what is lighter is outside.
 RANGE_HU = (-100.0, 500.0)
+#: What is no denser is not compared: within 12 mm of the brain it is sinuses, or what was cut away and filled with air
+#: when a series was resampled.
+AIR_HU = -99.0
 #: How far around the intracranial space densities are compared: the vault of the skull and some scalp.
 AROUND_MM = 12.0
 #: Sizes of the cubes of the three steps.
@@ -31,8 +34,8 @@ SEARCH_MM, MIDDLE_MM, FINE_MM = 8.0, 4.0, 2.0
 #: Angles about R, A and S and shifts along S that the search begins from.
 PITCH_DEG, ROLL_DEG, YAW_DEG = (-30, -15, 0, 15, 30), (-15, 0, 15), (-30, -15, 0, 15, 30)
 SHIFT_MM = (-24.0, -8.0, 8.0, 24.0)
-#: How many of these are followed.
-FOLLOWED = 3
+#: How many of these are followed at 8 mm, and then at 4 mm.
+TRIED, FOLLOWED = 16, 3
 #: Share of the voxels that the descent looks at, and the seed that shakes their places.
 SAMPLED, SEED = 0.2, 1
 #: Less of the earlier head than this in view of the later scan cannot be aligned.
@@ -47,7 +50,7 @@ class Head:
 
     Attributes:
         hu: float32 (k, j, i) clipped density; the lower end of RANGE_HU where nothing was scanned.
-        scanned: bool (k, j, i), where the scan reaches.
+        scanned: bool (k, j, i), where the scan shows more than air.
         compared: bool (k, j, i), where densities are compared.
         brain: bool (k, j, i), the intracranial space.
         grid: the upright grid.
@@ -123,14 +126,15 @@ def register(
     def heads(step_mm: float) -> list[Head]:
         return [_head(*one, step_mm) for one in zip(pair, brains, boxes)]
 
-    starts = _search(*heads(SEARCH_MM))
-    progress(0.2, STAGE)
+    fixed, moving = heads(SEARCH_MM)
+    matrices = _best(fixed, moving, _starts(fixed, moving), TRIED)
+    matrices = _best(fixed, moving, [_refined(fixed, moving, one, SEARCH_MM, 1.0) for one in matrices], FOLLOWED)
+    progress(0.3, STAGE)
     fixed, moving = heads(MIDDLE_MM)
-    refined = [_refined(fixed, moving, start, MIDDLE_MM) for start in starts]
-    best = max(refined, key=lambda matrix: _correlation(fixed, moving, matrix)[0])
-    progress(0.5, STAGE)
+    matrices = _best(fixed, moving, [_refined(fixed, moving, one, MIDDLE_MM, SAMPLED) for one in matrices], 1)
+    progress(0.6, STAGE)
     fixed, moving = heads(FINE_MM)
-    matrix = _refined(fixed, moving, best, FINE_MM / 2)
+    matrix = _refined(fixed, moving, matrices[0], FINE_MM, SAMPLED)
     progress(0.9, STAGE)
     correlation, covered = _correlation(fixed, moving, matrix)
     found = Registration(matrix, correlation, _overlap(fixed, moving, matrix), covered, fixed.centre_ras)
@@ -161,7 +165,7 @@ def _head(volume: Volume, brain: Volume, box: tuple[np.ndarray, np.ndarray], ste
     margin = AROUND_MM + 2 * step_mm
     grid = upright_grid(box[0] - margin, box[1] + margin, step_mm)
     hu, inside = (resample(_blurred(one, step_mm), grid) for one in (volume, brain))
-    scanned, inside = np.isfinite(hu), np.nan_to_num(inside) > 0.5
+    scanned, inside = hu > AIR_HU, np.nan_to_num(inside) > 0.5
     near = ndimage.distance_transform_edt(~inside, step_mm) <= AROUND_MM
     return Head(np.where(scanned, hu, np.float32(RANGE_HU[0])), scanned, near & scanned, inside, grid)
 
@@ -176,19 +180,25 @@ def _blurred(volume: Volume, step_mm: float) -> Volume:
 # -- the search -----------------------------------------------------------------------------------------------
 
 
-def _search(fixed: Head, moving: Head) -> list[np.ndarray]:
-    """The best few 4x4 matrices among rotations and shifts that bring the middles of the brains together."""
-    centre, target = fixed.centre_ras, moving.centre_ras
-    scored = []
+def _starts(fixed: Head, moving: Head) -> list[np.ndarray]:
+    """4x4 matrices of rotations and shifts that bring the middles of the brains together."""
+    centre, target, starts = fixed.centre_ras, moving.centre_ras, []
     for pitch, roll, yaw in itertools.product(PITCH_DEG, ROLL_DEG, YAW_DEG):
         turn = _rotation(pitch, roll, yaw)
         for shift in SHIFT_MM:
             matrix = np.eye(4)
             matrix[:3, :3], matrix[:3, 3] = turn, target - turn @ centre + [0, 0, shift]
-            correlation, covered = _correlation(fixed, moving, matrix)
-            scored.append((-correlation if covered >= LEAST_COVERED else 1.0, len(scored), matrix))
-    scored.sort(key=lambda entry: entry[:2])
-    return [matrix for _, _, matrix in scored[:FOLLOWED]]
+            starts.append(matrix)
+    return starts
+
+
+def _best(fixed: Head, moving: Head, matrices: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """The matrices with the highest correlation; those that show too little of the head come last."""
+    scores = []
+    for matrix in matrices:
+        correlation, covered = _correlation(fixed, moving, matrix)
+        scores.append(correlation if covered >= LEAST_COVERED else covered - 2)
+    return [matrices[index] for index in np.argsort(np.negative(scores), kind="stable")[:count]]
 
 
 def _rotation(pitch_deg: float, roll_deg: float, yaw_deg: float) -> np.ndarray:
@@ -234,8 +244,8 @@ def _overlap(fixed: Head, moving: Head, matrix: np.ndarray) -> float:
 # -- descent --------------------------------------------------------------------------------------------------
 
 
-def _refined(fixed: Head, moving: Head, start: np.ndarray, first_step_mm: float) -> np.ndarray:
-    """The 4x4 matrix of highest correlation near ``start``, by gradient descent."""
+def _refined(fixed: Head, moving: Head, start: np.ndarray, first_step_mm: float, share: float) -> np.ndarray:
+    """The 4x4 matrix of highest correlation near ``start``, by gradient descent on a share of the voxels."""
     transform = sitk.Euler3DTransform()
     transform.SetCenter(fixed.centre_ras.tolist())
     transform.SetMatrix(start[:3, :3].ravel().tolist(), 1e-6)
@@ -246,10 +256,10 @@ def _refined(fixed: Head, moving: Head, start: np.ndarray, first_step_mm: float)
     method.SetMetricFixedMask(_image(fixed.compared.astype(np.uint8), fixed.grid))
     method.SetMetricMovingMask(_image(moving.scanned.astype(np.uint8), moving.grid))
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(SAMPLED, SEED)
+    method.SetMetricSamplingPercentage(share, SEED)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=first_step_mm, minStep=0.01, numberOfIterations=100, relaxationFactor=0.5
+        learningRate=first_step_mm, minStep=0.01, numberOfIterations=150, relaxationFactor=0.8
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(transform, inPlace=True)
