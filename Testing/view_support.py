@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,14 +47,13 @@ class ServedPage:
     """
 
     def __init__(self, *arguments: Any, home: Path):
-        self.temporary = home / "tmp"
-        self.temporary.mkdir(parents=True, exist_ok=True)
+        self.temporary = Path(tempfile.mkdtemp(dir=home))
         rooms = [str(ROOT), *(str(ROOT / room) for room in module_names())]
         environment = {
             **os.environ, "PYTHONPATH": os.pathsep.join(rooms), "TMPDIR": str(self.temporary),
             "XDG_DATA_HOME": str(home), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        self._errors = open(home / "stderr", "w+", encoding="utf-8")  # noqa: SIM115 (closed by end)
+        self._errors = tempfile.NamedTemporaryFile("w+", dir=home, encoding="utf-8")  # noqa: SIM115 (closed by end)
         command = [view_python(), "-m", "NeuraxisLib.cli", "view", *map(str, arguments), "--threads", "1"]
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=self._errors, text=True

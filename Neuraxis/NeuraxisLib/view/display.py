@@ -99,6 +99,8 @@ class CaseDisplay:
             self._state.maps = [{"value": "", "title": "No map"}, *titles]
             if "labels" in nodes:
                 self._show_segmentation(nodes["labels"])
+        if "points" in nodes:
+            scene_points.show_beside(nodes["points"])
         scene_views.lay_over(None, 0.0)
         self._views.fit_3d()
         self._views.refresh()

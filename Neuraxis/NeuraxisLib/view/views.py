@@ -72,6 +72,13 @@ class Views:
             view.reset_camera()
             view.zoom(_CLOSER)
 
+    def _fit_slice(self, view: Any) -> None:
+        """Fit a slice view that was given another size; the slice stays."""
+        if self._volume is not None and self._volume.GetScene() is not None:
+            offset = view.get_slice_value()
+            view.fit_view_to_content()
+            view.set_slice_value(offset)
+
     def refresh(self) -> None:
         """Draw all views anew."""
         for view in self._manager.get_views():
@@ -90,6 +97,7 @@ class Views:
         key = key_of(view.name)
         slider = connect_slice_view_slider_to_state(server, view)
         view.modified.connect(self._annotate)
+        view.interactor().AddObserver("WindowResizeEvent", lambda *_: self._fit_slice(view))
         with html.Div(classes="nx-over"):
             with html.Div(classes="nx-name"):
                 html.Span(title, style=f"color: {color}")
