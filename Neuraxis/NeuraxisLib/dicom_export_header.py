@@ -33,12 +33,14 @@ class Algorithm:
         version: of Neuraxis, and the start of the model's SHA-256.
         parameters: name -> value, among them the whole SHA-256.
         is_network: whether a model was used.
+        is_corrected: whether a person changed what it found.
     """
 
     name: str
     version: str
     parameters: dict[str, str]
     is_network: bool
+    is_corrected: bool = False
 
 
 def require_highdicom() -> ModuleType:
@@ -62,12 +64,15 @@ def algorithm_of(result: Result) -> Algorithm:
     model = model if isinstance(model, dict) else {"title": model}
     sha256 = str(model.get("sha256") or "")
     version = str(result.provenance.get("neuraxis") or __version__)
+    corrected = bool(result.provenance.get("corrected"))
+    by_hand = {"corrected": "by hand"} if corrected else {}
     if not model:
-        return Algorithm(with_notice(f"{MANUFACTURER} {result.task}, by rules"), version, {}, False)
-    parameters = {"model": str(model.get("name") or ""), "sha256": sha256}
+        return Algorithm(with_notice(f"{MANUFACTURER} {result.task}, by rules"), version, by_hand, False, corrected)
+    parameters = {"model": str(model.get("name") or ""), "sha256": sha256, **by_hand}
     name = with_notice(str(model.get("title") or model.get("name") or result.task))
     short = f"{version}, model {sha256[:12]}" if sha256 else version
-    return Algorithm(name, short[:LONG_STRING], {key: text for key, text in parameters.items() if text}, True)
+    given = {key: text for key, text in parameters.items() if text}
+    return Algorithm(name, short[:LONG_STRING], given, True, corrected)
 
 
 def family_code(algorithm: Algorithm) -> Any:

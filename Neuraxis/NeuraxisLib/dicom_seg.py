@@ -120,12 +120,13 @@ def sources_of(segmentation: Dataset, number: int) -> list[tuple[str, str, list[
 def _description(segment: Segment, algorithm: Algorithm) -> Any:
     """Name, codes, colour and algorithm of a segment."""
     hd, label = require_highdicom(), segment.label
+    kinds = hd.seg.SegmentAlgorithmTypeValues
     made = hd.seg.SegmentDescription(
         segment_number=segment.number,
         segment_label=label.name[:LONG_STRING],
         segmented_property_category=code_of(label.category),
         segmented_property_type=code_of(label.type),
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=kinds.SEMIAUTOMATIC if algorithm.is_corrected else kinds.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=algorithm.name,
             family=family_code(algorithm),

@@ -194,6 +194,15 @@ def test_a_rule_without_a_model_is_named_as_one(tmp_path, source):
     assert algorithm.AlgorithmFamilyCodeSequence[0].CodeValue == "thresholds"
 
 
+def test_an_outline_corrected_by_hand_says_so(tmp_path, source):
+    result = result_on(read_volume(source), measurements=[Measurement("Core volume", 1.0, "mL")])
+    result.provenance = {**result.provenance, "corrected": {"segments": ["Core"]}}
+    _, files = report_of(write_result(result, tmp_path / "result"), source, tmp_path, ["seg", "sr"])
+    assert {item.SegmentAlgorithmType for item in pydicom.dcmread(files[0]).SegmentSequence} == {"SEMIAUTOMATIC"}
+    words = [element.value for element in pydicom.dcmread(files[1]).iterall() if element.keyword == "TextValue"]
+    assert "corrected=by hand" in words
+
+
 def test_multi_frame_source(tmp_path):
     file = enhanced(tmp_path / "scan", np.arange(-30.0, 31.0, 10.0))
     content, _ = report_of(stroke_folder(tmp_path / "result", file), file, tmp_path)
