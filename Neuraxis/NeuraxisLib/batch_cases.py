@@ -57,9 +57,10 @@ def find_cases(
 ) -> list[Case]:
     """The cases that a path stands for, by name.
 
-    A ``.csv`` file is a table of cases. A folder with a DICOMDIR, or with DICOM files directly in it, is a DICOM
-    directory: one case per study. Any other folder is a tree: every image file is a case, and every folder in which
-    DICOM lies is one or, where it holds several studies, one for each.
+    An address (http, https) is that of a DICOMweb server. A ``.csv`` file is a table of cases. A folder with a
+    DICOMDIR, or with DICOM files directly in it, is a DICOM directory: one case per study. Any other folder is a tree:
+    every image file is a case, and every folder in which DICOM lies is one or, where it holds several studies, one for
+    each.
 
     Args:
         source: folder or CSV file.
@@ -71,7 +72,12 @@ def find_cases(
     Raises:
         InputError: nothing there, or a table that cannot be understood.
     """
-    source, progress = Path(source), progress or Progress()
+    progress = progress or Progress()
+    if str(source).startswith(("http://", "https://")):
+        from NeuraxisLib.batch_dicomweb import cases_of_dicomweb
+
+        return cases_of_dicomweb(str(source), task, progress)
+    source = Path(source)
     if not source.exists():
         raise InputError(f"'{source.name}' was not found; check the name and the folder.")
     if source.is_file() and source.suffix.lower() == ".csv":
@@ -264,16 +270,20 @@ def gathered(inputs: Mapping[str, str | tuple[str, ...]]) -> Iterator[dict[str, 
 def gather(inputs: Mapping[str, str | tuple[str, ...]]) -> tuple[str | None, dict[str, str]]:
     """(private folder or None, inputs as single paths); give the folder to :func:`remove_gathered` afterwards."""
     private, paths = None, {}
-    for name, value in inputs.items():
-        if isinstance(value, (str, Path)):
-            paths[name] = str(value)
-            continue
-        private = private or tempfile.mkdtemp(prefix="neuraxis-case-")
-        folder = Path(private, name)
-        folder.mkdir()
-        for number, file in enumerate(value):
-            _link(Path(file), folder / f"{number:06d}{Path(file).suffix}")
-        paths[name] = str(folder)
+    try:
+        for name, value in inputs.items():
+            if isinstance(value, (str, Path)):
+                paths[name] = str(value)
+                continue
+            private = private or tempfile.mkdtemp(prefix="neuraxis-case-")
+            folder = Path(private, name)
+            folder.mkdir()
+            for number, file in enumerate(value):
+                _bring(str(file), folder / f"{number:06d}")
+            paths[name] = str(folder)
+    except BaseException:
+        remove_gathered(private)
+        raise
     return private, paths
 
 
@@ -283,14 +293,22 @@ def remove_gathered(private: str | None) -> None:
         shutil.rmtree(private, ignore_errors=True)
 
 
-def _link(file: Path, link: Path) -> None:
+def _bring(file: str, place: Path) -> None:
+    """Link a file, or fetch the series of an address into a folder."""
+    if file.startswith(("http://", "https://")):
+        from NeuraxisLib.batch_dicomweb import fetch_series
+
+        place.mkdir()
+        fetch_series(file, place)
+        return
+    link = place.with_suffix(Path(file).suffix)
     for way in (os.symlink, os.link, shutil.copyfile):  # Windows lets few users make links
         try:
             way(file, link)
             return
         except OSError as error:
             fault = error
-    raise InputError(f"'{file.name}' could not be read from its disk; copy it to this computer first.") from fault
+    raise InputError(f"'{Path(file).name}' could not be read from its disk; copy it to this computer first.") from fault
 
 
 def merged_options(case: Case, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from NeuraxisLib.batch_cases import Case, option_values
+from NeuraxisLib.batch_cases import Case, gathered, option_values
+from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.input_digest import input_digest
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
@@ -88,10 +89,11 @@ def model_digest(task: Any, model: str) -> str:
 
 
 def digest_of(case: Case) -> str:
-    """SHA-256 over the inputs of a case; empty if they cannot be read."""
+    """SHA-256 over the inputs of a case as a worker sees them; empty if they cannot be read."""
     try:
-        return input_digest(case.inputs)
-    except OSError:
+        with gathered(case.inputs) as inputs:
+            return input_digest(inputs)
+    except (OSError, NeuraxisError):
         return ""
 
 

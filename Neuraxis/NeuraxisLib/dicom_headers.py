@@ -155,6 +155,11 @@ def read_headers(path: Path) -> list[SliceHeader]:
     return headers
 
 
+def headers_of(dataset: Dataset, path: Path) -> list[SliceHeader]:
+    """The headers of an image whose data set came without its pixels, from a server; ``path`` names it."""
+    return _headers(dataset, path, "", 0, 0, ()) if "Rows" in dataset else []
+
+
 def skipped_text(skipped: Counter) -> str:
     """How many files of what kind were left out, in words."""
     return ", ".join(f"{count} x {kind}" for kind, count in skipped.items())

@@ -43,7 +43,8 @@ def input_stamp(inputs: Mapping[str, Input]) -> str:
         for inner, path in input_files(value):
             try:
                 found = path.stat()
-            except OSError:
+            except OSError:  # not there, or an address, which names its images
+                facts.append((name, inner, str(path)))
                 continue
             facts.append((name, inner, found.st_size, found.st_mtime_ns))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

@@ -27,6 +27,8 @@ from NeuraxisLib.volume import Volume
 
 UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
 POLL_INTERVAL_MS = 100
+#: In pixels; the last column takes the rest.
+COLUMN_WIDTHS = (140, 90, 90)
 FOLDER, TABLE, DATABASE = "folder", "table", "database"
 
 
@@ -48,6 +50,7 @@ class BatchSection:
         self._timer = qt.QTimer()
         self._timer.interval = POLL_INTERVAL_MS
         self._timer.connect("timeout()", self.onTimer)
+        self.top.connect("contentsCollapsed(bool)", self.onUnfolded)
         for kind, title in ((FOLDER, _("Folder")), (TABLE, _("Table (CSV)")), (DATABASE, _("DICOM database"))):
             ui.sourceComboBox.addItem(title, kind)
         for name in TASKS:
@@ -102,17 +105,25 @@ class BatchSection:
 
     def onSource(self, index: int | None = None) -> None:
         """Another kind of source: a path, or patients of the database."""
+        self._showSource()
+        self.ui.patientsList.clear()
+        for patient, name in patients() if self.ui.sourceComboBox.currentData == DATABASE else ():
+            item = qt.QListWidgetItem(name)
+            item.setData(qt.Qt.UserRole, patient)
+            self.ui.patientsList.addItem(item)
+
+    def onUnfolded(self, collapsed: bool) -> None:
+        """Unfolding shows every widget of the section, also those that do not belong to the choice."""
+        if not collapsed:
+            self._showSource()
+            self.refresh()
+
+    def _showSource(self) -> None:
         ui, database = self.ui, self.ui.sourceComboBox.currentData == DATABASE
         for widget in (ui.patientsLabel, ui.patientsList):
             widget.visible = database
         for widget in (ui.sourcePathLabel, ui.sourceLineEdit, ui.browseSourceButton):
             widget.visible = not database
-        if database:
-            ui.patientsList.clear()
-            for patient, name in patients():
-                item = qt.QListWidgetItem(name)
-                item.setData(qt.Qt.UserRole, patient)
-                ui.patientsList.addItem(item)
 
     def onTask(self, index: int | None = None) -> None:
         """Another task has other models."""
@@ -287,7 +298,8 @@ class BatchSection:
         self._numbers = {entry.case.name: number for number, entry in enumerate(entries)}
         for entry in entries:
             self._showEntry(entry)
-        table.resizeColumnsToContents()
+        for column, width in enumerate(COLUMN_WIDTHS):
+            table.setColumnWidth(column, width)
         table.horizontalHeader().setStretchLastSection(True)
 
     def _showEntry(self, entry: Entry) -> None:

@@ -199,6 +199,8 @@ def test_patients_of_the_dicom_database(section, tmp_path, monkeypatch):
         folder = save(series(SPARSE_MM, matrix=32, pixel_mm=7.0), tmp_path / "dicom" / name)
         files[name] = sorted(map(str, folder.glob("*.dcm")))
     ui = section.ui
+    section.top.collapsed = False
+    assert ui.patientsList.isHidden() and not ui.sourceLineEdit.isHidden() and ui.batchProgressBar.isHidden()
     ui.sourceComboBox.setCurrentIndex(ui.sourceComboBox.findData("database"))
     assert ui.patientsList.count == 0, "there is no database"
     monkeypatch.setattr(slicer, "dicomDatabase", Database(files), raising=False)
