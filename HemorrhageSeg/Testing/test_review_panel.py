@@ -234,6 +234,11 @@ def test_next_unreviewed_case_and_the_list(application, widget, client, ui, head
     assert widget.ui.inputSelector.currentNode() is head and ui.commentLineEdit.text == ""
     red = application.layout.sliceWidget("Red").mrmlSliceCompositeNode()
     assert red.GetBackgroundVolumeID() == head.GetID()
+    shown = [nodes(volume)["labels"].GetDisplayNode().GetVisibility() for volume in (head, other)]
+    assert shown == [1, 0], "outlines of other cases do not lie over this one"
+    widget.ui.inputSelector.setCurrentNode(other)
+    assert nodes(other)["labels"].GetDisplayNode().GetVisibility() == 1, "and come back with their case"
+    widget.ui.inputSelector.setCurrentNode(head)
     ui.rejectButton.click()
     assert not ui.nextCaseButton.enabled
     ui.casesList.itemClicked.emit(ui.casesList.item(1))

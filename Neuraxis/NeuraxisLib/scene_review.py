@@ -47,6 +47,7 @@ class ReviewSection:
         self._next, self._lastMap = 0, 1
         self._printed: tuple = (None, "")  # what the fingerprint is of, and the fingerprint
         self._looked: set[tuple] = set()  # results whose folders were looked into for a verdict
+        self._hidden: set[str] = set()  # display nodes that were hidden while another case was shown
         self.edits = SegmentEdits(panel.task, self._measured)
         self._corrections = corrections_of(panel.task)
         ui, of_panel = self.ui, panel.ui
@@ -77,6 +78,7 @@ class ReviewSection:
         """Show the verdict on the result of a volume, and the cases of the session."""
         if volume is not self._volume:
             self._next = 0
+            self._unhide(volume)
         self._volume, self._folder = volume, folder
         self._keys.install()
         self.edits.follow(volume, folder)
@@ -259,7 +261,30 @@ class ReviewSection:
 
     def onCaseClicked(self, item: Any) -> None:
         """A case of the list was clicked: show it."""
-        self._panel.choose(slicer.mrmlScene.GetNodeByID(item.data(qt.Qt.UserRole)))
+        self._showCase(slicer.mrmlScene.GetNodeByID(item.data(qt.Qt.UserRole)))
+
+    def _showCase(self, volume: Any) -> None:
+        """Show a case in the views and in the panel; outlines and points of the others are hidden."""
+        for other in self.cases():
+            for display in self._displays(other) if other is not volume else ():
+                if display.GetVisibility():
+                    display.SetVisibility(False)
+                    self._hidden.add(display.GetID())
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+        self._panel.choose(volume)
+        self._panel.refresh()
+
+    def _displays(self, volume: Any) -> list[Any]:
+        """Display nodes of the outline and the points of a result."""
+        nodes = scene.result_nodes(volume, self._panel.task)
+        return [nodes[part].GetDisplayNode() for part in ("labels", "points") if part in nodes]
+
+    def _unhide(self, volume: Any) -> None:
+        """Show again what was hidden of a result while another case was looked at."""
+        for display in self._displays(volume):
+            if display.GetID() in self._hidden:
+                self._hidden.discard(display.GetID())
+                display.SetVisibility(True)
 
     def _nextOpen(self) -> Any:
         """The next volume behind the one that is shown whose result has no verdict; None if there is none."""
@@ -269,8 +294,7 @@ class ReviewSection:
 
     def onNextCase(self, checked: bool = False) -> None:
         """Show the next case that nobody has judged."""
-        self._panel.choose(self._nextOpen())
-        slicer.util.setSliceViewerLayers(background=self._volume, fit=True)
+        self._showCase(self._nextOpen())
 
     def onExport(self, checked: bool = False) -> None:
         """Write accepted and corrected cases of the session as training data."""
