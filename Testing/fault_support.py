@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from NeuraxisLib.cli import make_app
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.worker_process import child_environment
+from Testing.faults.fault_plugin import hear
 
 SUPPORT = ROOT / "Neuraxis" / "Testing" / "worker_support"
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses limits and mounts of Linux")
@@ -50,7 +51,7 @@ def neuraxis(*arguments) -> subprocess.CompletedProcess:
 
 def neuraxis_process(*arguments, preexec_fn=None, **environment) -> subprocess.CompletedProcess:
     """Run the command line as a process of its own, as a user does."""
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "NeuraxisLib.cli", *map(str, arguments)],
         env={**child_environment([SUPPORT], None, 1, hide_gpu=False), **environment},
         capture_output=True,
@@ -58,6 +59,8 @@ def neuraxis_process(*arguments, preexec_fn=None, **environment) -> subprocess.C
         timeout=300,
         preexec_fn=preexec_fn,
     )
+    hear(done.stderr)
+    return done
 
 
 def entries(folder: Path) -> dict[str, bytes | None]:

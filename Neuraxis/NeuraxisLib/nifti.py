@@ -24,6 +24,7 @@ _CODES = {np.dtype(name): code for code, name in _DTYPES.items()}
 _COLOUR = (128, 2304)
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _SECONDS_PER_UNIT = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}
+_LARGEST_OFFSET = 1 << 30
 #: Largest difference of sform and qform, anywhere in the image, that passes as rounding.
 _FORM_TOLERANCE_MM = 0.5
 
@@ -101,7 +102,7 @@ def _layout_1(data: bytes, order: str, name: str) -> _Header:
     forms = np.array(struct.unpack_from(order + "18f", data, 256), dtype=float)
     toffset = struct.unpack_from(order + "f", data, 136)[0]
     return _Header(
-        _dtype(code, order, name), _shape(dim, name), pixdim, int(offset), slope, intercept, qform, sform,
+        _dtype(code, order, name), _shape(dim, name), pixdim, _offset(offset, name), slope, intercept, qform, sform,
         forms[:6], forms[6:].reshape(3, 4), data[123], toffset,
     )  # fmt: skip
 
@@ -117,7 +118,7 @@ def _layout_2(data: bytes, order: str, name: str) -> _Header:
     forms = np.array(struct.unpack_from(order + "18d", data, 352))
     units = struct.unpack_from(order + "i", data, 500)[0]
     return _Header(
-        _dtype(code, order, name), _shape(dim, name), pixdim, offset, slope, intercept, qform, sform,
+        _dtype(code, order, name), _shape(dim, name), pixdim, _offset(offset, name), slope, intercept, qform, sform,
         forms[:6], forms[6:].reshape(3, 4), units, toffset,
     )  # fmt: skip
 
@@ -128,6 +129,13 @@ def _dtype(code: int, order: str, name: str) -> np.dtype:
     if code not in _DTYPES:
         raise InputError(f"'{name}' holds pixels of a kind that is not supported (NIfTI type {code}); convert it.")
     return np.dtype(order + _DTYPES[code])
+
+
+def _offset(value: float, name: str) -> int:
+    """Where the voxels start: a real header has kilobytes of extensions before them, no more."""
+    if not abs(value) < _LARGEST_OFFSET:
+        raise InputError(f"'{name}' has a damaged header (voxels that start at byte {value:g}); export it again.")
+    return int(value)
 
 
 def _shape(dim: tuple[int, ...], name: str) -> tuple[int, ...]:
