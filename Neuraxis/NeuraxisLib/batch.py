@@ -8,7 +8,7 @@ input is done again. A bad case stops no other; one whose worker dies is tried o
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ __all__ = ["Batch", "CaseOutcome", "Entry", "summary"]
 
 #: The tables are brought up to date this often while cases run.
 TABLE_EVERY_S = 60.0
+#: ... and seldom enough that writing them takes no more than a hundredth of the time.
+TABLE_SHARE = 100
 #: How long one poll may look at cases that are finished already, so that a panel stays alive.
 _LOOK_S = 0.05
 #: Less free space than this after a failed write means a full disk.
@@ -105,7 +107,8 @@ class Batch:
         recipe(self.task, self._model_sha256, self._options, None, allow_gaps)  # raises for options that do not fit
         cases = list(cases)
         folders = folder_names(case.name for case in cases)
-        self.entries = [Entry(case, self._output / folders[case.name]) for case in cases]
+        self.entries = [Entry(case, self._output / folders[case.name], number=n) for n, case in enumerate(cases)]
+        self._counts = Counter({WAITING: len(cases)})  # of every status, as there may be 100,000 cases
         self.failure: NeuraxisError | None = None
         self.notes: list[str] = []
         self._ledger = Ledger(self._output)
@@ -125,7 +128,7 @@ class Batch:
 
     def count(self, status: str) -> int:
         """How many cases have a status."""
-        return sum(entry.status == status for entry in self.entries)
+        return self._counts[status]
 
     @property
     def fraction(self) -> float:
@@ -154,7 +157,7 @@ class Batch:
     def seconds_left(self) -> float | None:
         """Seconds until the end at the speed so far; None before the first case is finished."""
         rate = self.cases_per_hour
-        left = sum(entry.status in (WAITING, RUNNING) for entry in self.entries)
+        left = self.count(WAITING) + self.count(RUNNING)
         return None if not rate else 3600 * left / rate
 
     @property
@@ -176,7 +179,7 @@ class Batch:
             for event in self._workers.poll(patience_s):
                 self._handle(event)
             self._fill()
-            if time.monotonic() - self._table_at > TABLE_EVERY_S:
+            if time.monotonic() - self._table_at > max(TABLE_EVERY_S, TABLE_SHARE * self._table_s):
                 self.write_tables()
         except OutputError as error:  # the ledger itself
             self._stop(error)
@@ -218,8 +221,8 @@ class Batch:
         """Try the failed cases again, while the batch runs or after it has ended."""
         failed = [entry for entry in self.entries if entry.status == FAILED]
         for entry in failed:
-            entry.status, entry.attempts, entry.record, entry.earlier = WAITING, 0, {}, False
-            self._on_case(entry)
+            entry.attempts, entry.record, entry.earlier = 0, {}, False
+            self._set(entry, WAITING)
         if not self.is_finished:
             self._retried |= {id(entry) for entry in failed}
             self._waiting.extend(failed)
@@ -237,8 +240,10 @@ class Batch:
         """Write cases.csv, cases.parquet and, at the end, report.html; what fails is said in ``notes``."""
         from NeuraxisLib.batch_table import write_tables
 
-        self._table_at = time.monotonic()
+        begun = time.monotonic()
         self.notes = write_tables(self, self._output, report)
+        self._table_at = time.monotonic()
+        self._table_s = self._table_at - begun
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -248,7 +253,7 @@ class Batch:
         self._retried: set[int] = set()
         self._computed, self._paused_s, self._paused_at = 0, 0.0, 0.0
         self._started, self._table_at, self._number = time.monotonic(), time.monotonic(), 0
-        self._stop_after_output = 0
+        self._table_s = 0.0
 
     def _seconds_running(self) -> float:
         paused = self._paused_s + (time.monotonic() - self._paused_at if self.state == "paused" else 0.0)
@@ -313,14 +318,14 @@ class Batch:
         if record.get("stamp") != entry.stamp:
             record = {**record, "stamp": entry.stamp}
             self._ledger.add(record)
-        entry.record, entry.status, entry.earlier = record, record["state"], True
-        self._on_case(entry)
+        entry.record, entry.earlier = record, True
+        self._set(entry, record["state"])
         return True
 
     def _submit(self, entry: Entry) -> None:
         case = entry.case
         if self._on_progress:
-            self._on_progress(self.entries.index(entry), len(self.entries), main_input(case).name or case.name)
+            self._on_progress(entry.number, len(self.entries), main_input(case).name or case.name)
         job = CaseJob(
             self.task.name, case.inputs, str(entry.folder), self._model, merged_options(case, self._options),
             self._device, case.series, self._gaps, entry.recipe,
@@ -328,9 +333,9 @@ class Batch:
         self._number += 1
         self._workers.submit(self._number, job)
         entry.attempts += 1
-        entry.status, entry.begun, entry.fraction, entry.stage = RUNNING, time.monotonic(), 0.0, "Starting"
+        entry.begun, entry.fraction, entry.stage = time.monotonic(), 0.0, "Starting"
         self._running[self._number] = entry
-        self._on_case(entry)
+        self._set(entry, RUNNING)
 
     def _handle(self, event: CaseEvent) -> None:
         if event.kind == PROGRESS:
@@ -342,8 +347,7 @@ class Batch:
         entry = self._running.pop(event.number)
         entry.fraction = 0.0
         if event.kind == CANCELLED:
-            entry.status = WAITING
-            self._on_case(entry)
+            self._set(entry, WAITING)
         elif event.kind == DONE:
             entry.folder = event.folder
             try:
@@ -356,23 +360,28 @@ class Batch:
             self._failed(entry, event.error)
 
     def _failed(self, entry: Entry, error: NeuraxisError) -> None:
-        entry.status = WAITING
         if isinstance(error, (WorkerStartError, DependencyError)) or (
             isinstance(error, OutputError) and batch_record.free_bytes(self._output) < _FULL_BYTES
         ):
+            self._set(entry, WAITING)
             self._stop(error)  # the others would fail alike
-            self._on_case(entry)
         elif isinstance(error, WorkerError) and entry.attempts < self._workers.attempts and not self._cancelling:
+            self._set(entry, WAITING)
             self._waiting.append(entry)  # after all others, when nothing else needs the memory
-            self._on_case(entry)
         else:
             seconds = time.monotonic() - entry.begun if entry.begun else 0.0
             self._finish(entry, batch_record.failed_record(entry, error, seconds))
 
     def _finish(self, entry: Entry, record: dict[str, Any]) -> None:
         self._ledger.add(record)
-        entry.record, entry.status = record, record["state"]
+        entry.record = record
         self._computed += 1
+        self._set(entry, record["state"])
+
+    def _set(self, entry: Entry, status: str) -> None:
+        self._counts[entry.status] -= 1
+        self._counts[status] += 1
+        entry.status = status
         self._on_case(entry)
 
     def _stop(self, error: NeuraxisError) -> None:

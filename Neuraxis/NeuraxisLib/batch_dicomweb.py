@@ -142,8 +142,10 @@ class _Faults:
         """Nothing to prepare."""
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        import requests
-
+        try:
+            import requests
+        except ImportError:  # then dicomweb-client, which brings it, is not there either
+            return
         if isinstance(error, requests.RequestException):
             response = getattr(error, "response", None)
             reason = f"answered with status {response.status_code}" if response is not None else "does not answer"

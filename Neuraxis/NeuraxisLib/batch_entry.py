@@ -21,7 +21,7 @@ class Entry:
     """A case on its way through the batch.
 
     Attributes:
-        case: what it is. folder: of its result.
+        case: what it is. folder: of its result. number: its place in the batch, from 0.
         status: "waiting", "running", "done" or "failed".
         record: its line in the ledger, once finished.
         earlier: whether it was finished before this run.
@@ -40,6 +40,7 @@ class Entry:
     stamp: str = ""
     recipe: str = ""
     begun: float = 0.0
+    number: int = 0
 
     @property
     def error(self) -> str:

@@ -33,8 +33,8 @@ def run_batch(
     cases: Annotated[
         str,
         typer.Argument(
-            help="Folder tree, DICOM directory, address of a DICOMweb server, or CSV table with the columns case, inputs "
-            "and options of the task.",
+            help="Folder tree, DICOM directory, address of a DICOMweb server, or CSV table with the columns case, "
+            "inputs and options of the task.",
             metavar="CASES",
             show_default=False,
         ),
