@@ -167,7 +167,8 @@ def clicked_by_name() -> set[str]:
     """Buttons that the tests of the modules click by name, which say what has to change."""
     paths = [path for room in module_names() for path in files_in(ROOT / room / "Testing", "*.py")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
-    one_by_one = "".join(names for _, names in re.findall(r"for (\w+) in \(([^)]*)\):\s+\1\.click\(\)", text))
+    loops = re.findall(r"for (\w+) in \(([^)]*)\):\n(?:\s+assert .*\n)*\s+\1\.click\(\)", text)
+    one_by_one = "".join(names for _, names in loops)
     found = re.findall(r"\b(\w+)\.(?:click|toggle)\(\)", text) + re.findall(r"\"(\w+Button)\"", text)
     return {*found, *re.findall(r"ui\.(\w+)", one_by_one)}
 

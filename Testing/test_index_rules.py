@@ -36,6 +36,8 @@ NOT_IN_EVERY_NUMPY = (
     r"find_common_type|cast|source|who|safe_eval|matvec|vecmat|vecdot|matrix_transpose|unstack|unique_values|permute_dims|"
     r"concat|pow|acos|asin|atan|astype|isdtype|bitwise_count|cumulative_sum|cumulative_prod"
 )
+#: Paths that hostile archives of the tests try to write to.
+HOSTILE = {"/tmp/escaped"}
 #: Words with which a statement of a file may do more than define: none of them runs a job.
 DEFINING = (
     ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If,
@@ -203,8 +205,8 @@ def test_no_absolute_paths_of_a_machine():
     roots = ["home", "Users", "root", "tmp", "work", "mnt", "scratch"]
     pattern = re.compile(rf"(?<![\w.~}})>/-])/(?:{'|'.join(roots)})/\w+|" + re.escape(f"{ROOT.parent}/"))
     texts = [p for p in project_files() if (p.suffix in TEXT_SUFFIXES or not p.suffix) and p.name != "LICENSE.txt"]
-    found = {relative(p): hits for p in texts if (hits := pattern.findall(p.read_text(encoding="utf-8")))}
-    assert found == {}
+    found = {relative(p): set(pattern.findall(p.read_text(encoding="utf-8"))) - HOSTILE for p in texts}
+    assert {name: hits for name, hits in found.items() if hits} == {}
 
 
 def test_requirements_for_slicer_are_floors_without_torch():
