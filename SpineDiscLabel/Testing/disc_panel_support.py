@@ -41,6 +41,7 @@ def spine_mr() -> Volume:
     image[column] = 300
     for point in points:
         image[column & (np.abs(ras[2] - point[2]) < 5.5)] = 90
+    image += np.random.default_rng(0).normal(0, 6, image.shape)  # no scan is without noise
     return Volume(image.reshape(SHAPE).astype(np.int16), matrix)
 
 
