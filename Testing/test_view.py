@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from NeuraxisLib.result_folder import write_result
 from NeuraxisLib.view.case_folder import CaseFolder
 from NeuraxisLib.view.gate import Gate, new_token
 from NeuraxisLib.view.reading import NO_IMAGE, add_image, facts_of, on_equal_gaps, open_case
+from NeuraxisLib.view.serving import Request, shown_host
 from NeuraxisLib.view.windows import first_window, is_ct, windows_of
 from NeuraxisLib.volume import Volume
 
@@ -139,6 +141,19 @@ def test_scan_is_read_for_the_task_that_suits_it(study, tmp_path):
     assert open_case(tmp_path / "mr.nii.gz").task == "discs"
 
 
+def test_what_reading_warns_of_is_noted(monkeypatch, study):
+    warned = replace(head(), meta={"warnings": ["Two slices are missing."]})
+    monkeypatch.setattr("NeuraxisLib.view.reading.read_volume", lambda path: warned)
+    assert open_case(study / "head.nrrd").notes == ["Two slices are missing."]
+
+
+def test_uneven_slices_are_shown_and_computed_on_equal_gaps(monkeypatch, study):
+    lifted = head().origins_ras + np.array([[0, 0, 4.0 * (k > 9)] for k in range(19)])
+    monkeypatch.setattr("NeuraxisLib.view.reading.read_volume", lambda path: replace(head(), slice_origins_ras=lifted))
+    case = open_case(study / "head.nrrd")
+    assert case.path is None and case.volume.is_uniform and case.has_image
+
+
 def test_frames_are_shown_as_their_average(tmp_path):
     frames = np.stack([np.full((3, 4, 5), value, np.int16) for value in (10, 20, 60)])
     series = Volume(frames, np.eye(4), "HU", frame_times_s=np.array([0.0, 2.0, 4.0]))
@@ -184,6 +199,17 @@ def test_unequal_gaps_are_shown_equal_with_slices_in_their_place():
 
 
 # -- command --------------------------------------------------------------------------------------------------
+
+
+def test_addresses_name_a_host_that_a_browser_can_reach():
+    assert shown_host("127.0.0.1") == "127.0.0.1" and shown_host("::1") == "[::1]"
+    assert shown_host("0.0.0.0") == shown_host("::") == socket.gethostname()
+
+
+def test_a_folder_of_cases_is_listed_and_a_case_is_opened(cases):
+    assert Request(cases).is_list and Request(cases / "study").is_list
+    assert not any(Request(cases / name).is_list for name in ("result", "study/series", "empty", "b.nrrd"))
+    assert not Request(cases, task="stroke").is_list
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(study, monkeypatch):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -75,9 +76,11 @@ def view_case(
 
 
 def _say(address: str) -> None:
-    port = address.split(":")[2].partition("/")[0]
-    print(f"Open in a browser on this computer: {address}")
-    print(f"From elsewhere, first: ssh -L {port}:127.0.0.1:{port} THIS_COMPUTER; then open the same address there.")
+    where = urlsplit(address)
+    print(f"Open in a browser: {address}")
+    if where.hostname == "127.0.0.1":
+        tunnel = f"{where.port}:127.0.0.1:{where.port}"
+        print(f"From another computer, first: ssh -L {tunnel} THIS_COMPUTER; then open the same address there.")
     print(f"Ctrl-C ends it. {RESEARCH_USE_NOTICE}", flush=True)
 
 

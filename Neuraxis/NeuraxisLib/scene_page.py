@@ -217,7 +217,7 @@ def center_on(ras_mm: Sequence[float]) -> None:
 
 
 def middle_of_segments(segmentation: slicer.vtkMRMLSegmentationNode, volume: Any) -> list[float] | None:
-    """RAS mm in the largest slice of the largest segment, in its middle; None if all are empty."""
+    """RAS mm of the segments' voxel nearest to their middle, in their largest slice; None if all are empty."""
     best = None
     for segment in segments_of(segmentation):
         if segment.empty:
@@ -226,6 +226,7 @@ def middle_of_segments(segmentation: slicer.vtkMRMLSegmentationNode, volume: Any
         counts = np.count_nonzero(mask, axis=(1, 2))
         if best is None or counts.max() > best[0]:
             k = int(counts.argmax())
-            j, i = np.argwhere(mask[k]).mean(axis=0)
+            inside = np.argwhere(mask[k])
+            j, i = inside[np.abs(inside - inside.mean(axis=0)).sum(axis=1).argmin()]
             best = (counts.max(), (scene.ijk_to_world(volume) @ [i, j, k, 1.0])[:3].tolist())
     return best[1] if best else None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, NeuraxisError
 from NeuraxisLib.files import is_image_file, read_volume
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import RESULT_FILE, read_result
@@ -21,6 +21,8 @@ from NeuraxisLib.volume import Volume
 #: So many images beside a result are looked at to find the one that it was made from.
 _MOST_CANDIDATES = 30
 _SAME_PLACE_MM = 0.01
+#: The task that takes frames over time.
+_FRAMES_TASK = "stroke"
 NO_IMAGE = "The result does not hold its image; name it with --image, or open it here while this result is shown."
 
 
@@ -69,7 +71,8 @@ def open_case(path: Path, image: Path | None = None, task: str = "") -> OpenedCa
         raise InputError(f"'{path.name}' is no result folder, so it takes no further image; leave --image out.")
     volume, found = _read_image(path, task)
     usual = volume.regular()
-    return OpenedCase(path.name, usual, path if volume.is_uniform else None, task or found)
+    notes = list(volume.meta.get("warnings", ()))
+    return OpenedCase(path.name, usual, path if volume.is_uniform else None, task or found, notes=notes)
 
 
 def add_image(case: OpenedCase, image: Path) -> OpenedCase | None:
@@ -140,14 +143,21 @@ def _read_image(path: Path, task: str) -> tuple[Volume, str]:
     try:
         volume = read_volume(path)
     except InputError as error:
-        if task or not is_image_file(path):
+        if task:
             raise
         try:
-            volume = read_volume(path, dimensions=4)
-        except InputError:
+            return _flat(_read_frames(path)), _FRAMES_TASK
+        except NeuraxisError:
             raise error from None
-        return _flat(volume), "stroke"
     return volume, "hemorrhage" if is_ct(volume) else "discs"
+
+
+def _read_frames(path: Path) -> Volume:
+    """A time series: a file as it is, a folder as the task's own reader finds it."""
+    if is_image_file(path):
+        return read_volume(path, dimensions=4)
+    task = get_task(_FRAMES_TASK)
+    return _read_by(task.reader(_main_input(task)), task, path)
 
 
 def _read_by(reader: Any, task: Task, path: Path) -> Volume:

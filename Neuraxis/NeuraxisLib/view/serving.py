@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,13 @@ class Request:
         if self.task or self.image is not None or not self.path.is_dir() or kind_of_folder(self.path) != "folder":
             return False
         return bool(CaseFolder(self.path).entries())
+
+
+def shown_host(host: str) -> str:
+    """How an address names the computer that listens at ``host``: by name if that is all of its addresses."""
+    if host in ("", "0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def serve(request: Request, say: Callable[[str], None]) -> None:
@@ -110,7 +118,7 @@ class _Door:
     @property
     def address(self) -> str:
         """What to open."""
-        return f"http://{self._request.host}:{self._server.port}/{self._token}/"
+        return f"http://{shown_host(self._request.host)}:{self._server.port}/{self._token}/"
 
     def _bind(self, web_server: Any) -> None:
         from aiohttp import web
