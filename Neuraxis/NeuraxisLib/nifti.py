@@ -24,6 +24,7 @@ _CODES = {np.dtype(name): code for code, name in _DTYPES.items()}
 _COLOUR = (128, 2304)
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _SECONDS_PER_UNIT = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}
+#: No scan is shifted by more values, and no header followed by more bytes of extensions.
 _LARGEST_OFFSET = 1 << 30
 #: Largest difference of sform and qform, anywhere in the image, that passes as rounding.
 _FORM_TOLERANCE_MM = 0.5
@@ -165,7 +166,8 @@ def _read_array(file: BinaryIO, header: _Header, name: str) -> np.ndarray:
     slope, intercept = header.slope, header.intercept
     if not np.isfinite([slope, intercept]).all() or slope == 0 or (slope, intercept) == (1, 0):
         return array
-    if slope == 1 and intercept == int(intercept) and array.dtype.kind in "iu" and array.dtype.itemsize <= 2:
+    whole = slope == 1 and intercept == int(intercept) and abs(intercept) < _LARGEST_OFFSET
+    if whole and array.dtype.kind in "iu" and array.dtype.itemsize <= 2:
         low, high = int(array.min()) + int(intercept), int(array.max()) + int(intercept)
         small = low >= -32768 and high <= 32767
         return (array.astype(np.int32) + int(intercept)).astype(np.int16 if small else np.int32)
