@@ -51,9 +51,7 @@ def slurm_cluster(file: str | Path) -> Any:
     try:
         import dask_jobqueue
     except ImportError as error:
-        raise DependencyError(
-            "Slurm jobs need the package 'dask-jobqueue'; install 'neuraxis[cluster]'."
-        ) from error
+        raise DependencyError("Slurm jobs need the package 'dask-jobqueue'; install 'neuraxis[cluster]'.") from error
     settings.setdefault("cores", 1)
     settings.setdefault("processes", 1)
     if gpus:
