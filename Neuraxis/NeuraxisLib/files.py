@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import locale
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,7 @@ def _check_dimensions(volume: Volume, dimensions: int, name: str) -> None:
 def _read_itk(path: Path) -> Volume:
     """NRRD and MetaImage through SimpleITK, which keeps sheared matrices of these formats exactly."""
     name = path.name
+    _check_dimension_count(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -126,6 +128,14 @@ def _read_itk(path: Path) -> Volume:
     unit = image.GetMetaData("unit") if image.HasMetaDataKey("unit") else ""
     meta = {"format": path.suffix.lstrip(".").upper(), "warnings": []}
     return Volume(array, _LPS_TO_RAS @ matrix, unit=unit, frame_times_s=frames, meta=meta)
+
+
+def _check_dimension_count(path: Path) -> None:
+    """InputError for a MetaImage of absurdly many dimensions, for which ITK takes memory on the stack and crashes."""
+    with open(path, "rb") as file:
+        found = re.search(rb"NDims\s*=\s*(-?\w+)", file.read(1 << 14))
+    if found and not re.fullmatch(rb"[1-9]", found[1]):
+        raise InputError(f"'{path.name}' is damaged or cut short; copy or export it again.")
 
 
 @contextmanager
