@@ -282,15 +282,16 @@ class Batch:
 
     def _known(self, entry: Entry) -> bool:
         """Whether the case is finished already; then its record is taken over."""
-        case = entry.case
+        case, record = entry.case, self._ledger.records.get(entry.case.name, {})
         if case.fault:
+            if (record.get("state"), record.get("error")) == (FAILED, case.fault) and not self._retry:
+                return self._take(entry, record)
             raise InputError(case.fault)
         options = merged_options(case, self._options)
         entry.recipe = recipe(self.task, self._model_sha256, options, case.series, self._gaps)
         entry.stamp = input_stamp(case.inputs)
         if entry.attempts or id(entry) in self._retried:
             return False
-        record = self._ledger.records.get(case.name, {})
         entry.folder = self._output / record.get("folder", entry.folder.name)
         if record.get("recipe") == entry.recipe and self._is_same_input(entry, record):
             if record["state"] == FAILED and not self._retry:

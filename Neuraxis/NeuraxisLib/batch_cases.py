@@ -60,7 +60,7 @@ def find_cases(
     An address (http, https) is that of a DICOMweb server. A ``.csv`` file is a table of cases. A folder with a
     DICOMDIR, or with DICOM files directly in it, is a DICOM directory: one case per study. Any other folder is a tree:
     every image file is a case, and every folder in which DICOM lies is one or, where it holds several studies, one for
-    each.
+    each. An empty folder, and one with damaged DICOM files only, is a case that cannot be run, not one that is lost.
 
     Args:
         source: folder or CSV file.
@@ -132,6 +132,9 @@ def _walk(folder: Path, root: Path, task: Task, output: Path, match: str, progre
                 yield from cases_of_dicom(path, task, _name(path, root), progress)
             else:
                 yield from _walk(path, root, task, output, match, progress)
+        elif path.is_dir() and path.resolve() != output and not any(path.iterdir()):
+            fault = f"The folder '{path.name}' is empty; copy the study again, or remove the folder."
+            yield Case(_name(path, root), {main: str(path)}, fault=fault)
 
 
 def only_dicom_below(folder: Path) -> bool:

@@ -28,9 +28,15 @@ def is_dicom(path: Path) -> bool:
 
 
 def holds_dicom(entries: Iterable[Path]) -> bool:
-    """Whether DICOM files (or a DICOMDIR) lie directly among the entries of a folder."""
-    files = [path for path in entries if path.is_file() and not is_image_file(path)]
-    return any(path.name.upper() == "DICOMDIR" for path in files) or any(map(is_dicom, files[:_LOOKED_AT]))
+    """Whether DICOM files (or a DICOMDIR) lie directly among the entries of a folder.
+
+    Files that are only called so count where no image file lies beside them: the reader says what is wrong with them.
+    """
+    files = [path for path in entries if path.is_file()]
+    others = [path for path in files if not is_image_file(path)]
+    if any(path.name.upper() == "DICOMDIR" for path in others) or any(map(is_dicom, others[:_LOOKED_AT])):
+        return True
+    return len(others) == len(files) and any(path.suffix.lower() in (".dcm", ".ima") for path in others)
 
 
 def cases_of_dicom(folder: Path, task: Task, name: str, progress: Progress | None = None) -> list[Case]:

@@ -49,6 +49,12 @@ def test_every_image_of_a_tree_is_a_case_named_by_its_place(threshold, tmp_path)
         find_cases(tmp_path / "tree", threshold, tmp_path / "out", match="*.mha")
 
 
+def test_an_empty_folder_for_the_results_is_no_case(threshold, tmp_path):
+    write_scan(tmp_path / "tree" / "a.nrrd")
+    (tmp_path / "tree" / "out").mkdir()
+    assert [case.name for case in find_cases(tmp_path / "tree", threshold, tmp_path / "tree" / "out")] == ["a"]
+
+
 def test_folders_of_frames_or_maps_are_one_case_each_for_perfusion(tmp_path):
     for name in ("one/frames.nrrd", "two/cbf.nii.gz", "two/tmax.nii.gz", "alone.nii.gz"):
         write_scan(tmp_path / "tree" / name)
