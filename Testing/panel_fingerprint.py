@@ -28,12 +28,25 @@ def fingerprint(module: str) -> str:
     """Short hash of what can be seen of a module's panel."""
     words = []
     for path in ui_files(module):
-        for widget in ElementTree.parse(path).iter("widget"):
-            words += [widget.get("class"), widget.get("name")]
-            for child in (*widget.findall("property"), *widget.findall("attribute")):
-                if child.get("name") in SEEN:
-                    words += [child.get("name"), *((part.text or "").strip() for part in child)]
+        words += seen(ElementTree.parse(path).getroot(), path.is_relative_to(ROOT / module))
     return hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()[:16]
+
+
+def seen(element: ElementTree.Element, own: bool) -> list[str | None]:
+    """Kinds, names and words of the widgets below an element; of shared parts, what is folded is seen in no picture."""
+    words: list[str | None] = []
+    folded = False
+    if element.tag == "widget":
+        words += [element.get("class"), element.get("name")]
+        for child in (*element.findall("property"), *element.findall("attribute")):
+            if child.get("name") in SEEN:
+                values = [(part.text or "").strip() for part in child]
+                folded |= child.get("name") == "collapsed" and values == ["true"]
+                words += [child.get("name"), *values]
+    if not folded or own:
+        for child in element:
+            words += seen(child, own)
+    return words
 
 
 def fingerprints() -> dict[str, str]:
