@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_what_the_judge_calls_lost_or_wrong(tmp_path):
         )
     ]
     assert ends == ["right", *["wrong-silent"] * 3, *["lost"] * 4]
+
+
+def test_what_a_rerun_must_not_leave_or_change(tmp_path):
+    pytest.importorskip("distributed")
+    from Testing.benchmarks.archive_of_200 import half_written, state
+
+    for name in ("discs/whole/result.json", "discs/part/labels.seg.nrrd", "discs/.whole.7.partial/result.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("{}")
+    assert half_written(tmp_path) == ["discs/.whole.7.partial", "discs/part"]
+    before = state(tmp_path)
+    os.utime(tmp_path / "discs" / "whole" / "result.json", ns=(1, 1))
+    assert [name for name, facts in state(tmp_path).items() if facts != before[name]] == ["discs/whole/result.json"]
 
 
 @pytest.mark.parametrize("task", GOOD)
