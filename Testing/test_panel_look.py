@@ -140,6 +140,21 @@ def test_key_numbers_are_seen_without_scrolling_on_a_small_screen(application, m
     application.close_widget(opened.widget)
 
 
+@pytest.mark.parametrize("module", CLINICAL)
+def test_unfolded_panels_are_no_wider_than_the_dock(application, module, tmp_path, monkeypatch):  # noqa: F811
+    from Testing.slicer_stand_in.ctk_widgets import ctkCollapsibleButton
+
+    opened = open_panel(application, module, tmp_path, monkeypatch)
+    opened.run()
+    for section in opened.widget.parent.findChildren(ctkCollapsibleButton):
+        section.collapsed = False
+    application.app.processEvents()
+    assert opened.widget.parent.minimumSizeHint().width() <= PANEL_WIDTH
+    review = opened.widget._panel.review
+    assert review.ui.editedLabel.isHidden(), "what was hidden on its own stays so when its section is unfolded"
+    application.close_widget(opened.widget)
+
+
 def test_headline_is_the_numbers_with_intervals_or_the_first():
     rows = [
         ("Core volume", "40.1", "mL", "9.95 to 62.0", ""), ("Threshold", "6.0", "s", "", ""),

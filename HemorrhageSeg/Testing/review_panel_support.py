@@ -50,7 +50,8 @@ def widget(application, client, head):  # noqa: F811
 
 @pytest.fixture
 def ui(widget):
-    """Widgets of the section."""
+    """Widgets of the section, which is unfolded."""
+    widget._panel.review.top.collapsed = False
     return widget._panel.review.ui
 
 

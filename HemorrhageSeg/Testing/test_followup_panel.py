@@ -46,7 +46,8 @@ def widget(application, client, scans):  # noqa: F811
 
 @pytest.fixture
 def ui(widget):
-    """Widgets of the section."""
+    """Widgets of the section, which is unfolded."""
+    widget._followUp.top.collapsed = False
     return widget._followUp.ui
 
 

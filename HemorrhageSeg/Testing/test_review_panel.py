@@ -97,6 +97,22 @@ def test_a_removed_segment_counts_as_empty_and_comes_back(application, widget, u
     assert segmentation.GetSegment("Segment_1").GetName() == "Hemorrhage" and segmentation.GetSegment(mine) is not None
 
 
+def test_segments_of_another_kind_are_told_of(application, widget, ui, head):  # noqa: F811
+    """What a person adds is neither measured nor exported; the panel says so, once and in place, until it is gone."""
+    segmentation = nodes(head)["labels"].GetSegmentation()
+    mine = segmentation.AddEmptySegment("", "Oedema")
+    settle(application, widget)
+    told = "'Oedema' is none of this task's segments: it is neither measured nor exported. Paint in 'Hemorrhage'."
+    assert ui.editedLabel.text == told and not ui.editedLabel.isHidden() and told in application.recorded.status
+    assert rows(widget)["Total volume"][:3] == ["6.00", "mL", "5.40 to 6.60"] and not ui.revertButton.enabled
+    paint_bleed(head)
+    settle(application, widget)
+    assert ui.editedLabel.text.startswith("The outline was edited by hand") and ui.editedLabel.text.endswith(told)
+    segmentation.RemoveSegment(mine)
+    settle(application, widget)
+    assert "Oedema" not in ui.editedLabel.text and not ui.editedLabel.isHidden()
+
+
 def test_a_new_run_is_no_edit(application, widget, client, ui, head):  # noqa: F811
     paint_bleed(head)
     settle(application, widget)

@@ -51,6 +51,7 @@ class ReviewSection:
         self.edits = SegmentEdits(panel.task, self._measured)
         self._corrections = corrections_of(panel.task)
         ui, of_panel = self.ui, panel.ui
+        self._editedWords = ui.editedLabel.text
         self._buttons = {ACCEPTED: ui.acceptButton, CORRECTED: ui.correctedButton, REJECTED: ui.rejectButton}
         for verdict, button in self._buttons.items():
             button.connect("clicked(bool)", functools.partial(self.onVerdict, verdict))
@@ -86,7 +87,9 @@ class ReviewSection:
         there, edited, ui = "table measurements" in nodes, is_edited(nodes), self.ui
         ui.editButton.enabled = "labels" in nodes
         ui.revertButton.enabled = edited
-        ui.editedLabel.visible = edited
+        words = [self._editedWords] * edited + [self.edits.about_others]
+        ui.editedLabel.text = " ".join(words).strip()
+        ui.editedLabel.visible = bool(ui.editedLabel.text)
         ui.nextSliceButton.enabled = bool(_key_slices(nodes))
         for widget in (*self._buttons.values(), ui.commentLineEdit, ui.initialsLineEdit):
             widget.enabled = there

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import qt
 import slicer
+from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from NeuraxisLib import review_corrections, scene
@@ -66,6 +67,7 @@ class SegmentEdits(VTKObservationMixin):
         self._found: np.ndarray | None = None  # as last drawn by a computation; None if it is not known
         self._mark = ""  # of the segments that the tables speak of
         self._dirty = False  # whether something may have been drawn since
+        self._others: list[str] = []  # names of segments that are none of the task's
         self._timer = qt.QTimer()
         self._timer.interval, self._timer.singleShot = PAUSE_MS, True
         self._timer.connect("timeout()", lambda: self.take_in())
@@ -81,7 +83,7 @@ class SegmentEdits(VTKObservationMixin):
         if segmentation is not self._segmentation or source is not self._source:
             self.leave()
             self._source, self._segmentation, self._found, self._mark = source, segmentation, None, ""
-            self._dirty = True
+            self._dirty, self._others = True, []
             for event in _EVENTS if segmentation is not None else ():
                 self.addObserver(segmentation, getattr(slicer.vtkSegmentation, event), self._changed)
         if self._dirty:
@@ -102,6 +104,15 @@ class SegmentEdits(VTKObservationMixin):
     def mark(self) -> str:
         """What tells the segments that the tables speak of from others."""
         return self._mark
+
+    @property
+    def about_others(self) -> str:
+        """What to say of segments that a person added beside those of the task; empty if there are none."""
+        if not self._others:
+            return ""
+        words = _("'{names}' is none of this task's segments: it is neither measured nor exported. Paint in {own}.")
+        own = " or ".join(f"'{label.name}'" for label in self._table)
+        return words.format(names="', '".join(self._others), own=own)
 
     @property
     def labels(self) -> np.ndarray:
@@ -128,12 +139,21 @@ class SegmentEdits(VTKObservationMixin):
         if not drawn:  # a scene of an earlier version; what it holds counts as found
             segmentation.SetAttribute(scene.DRAWN_ATTRIBUTE, mark)
         changed, self._mark = mark != self._mark, mark
+        self._look_for_others()
         if mark == (drawn or mark):
             self._found = labels
             if is_edited(self.nodes):
                 self._restore_tables()
         elif changed:
             self._measure(labels, folder)
+
+    def _look_for_others(self) -> None:
+        known = {f"Segment_{label.value}" for label in self._table}
+        segments, before = self._segmentation.GetSegmentation(), self._others
+        ids = [segments.GetNthSegmentID(number) for number in range(segments.GetNumberOfSegments())]
+        self._others = [segments.GetSegment(name).GetName() for name in ids if name not in known]
+        if self._others != before:
+            self._measured(self.about_others or _("All segments are of this task again."))
 
     def _measure(self, labels: np.ndarray, folder: Path | None) -> None:
         nodes = self.nodes
@@ -151,7 +171,7 @@ class SegmentEdits(VTKObservationMixin):
         for name, table in result.tables.items():
             if f"table {name}" in nodes:
                 fill_table(nodes[f"table {name}"], table)
-        self._measured(_sentence(result.measurements, rows))
+        self._measured(f"{_sentence(result.measurements, rows)} {self.about_others}".strip())
 
     def revert(self) -> None:
         """Back to the outline that was found, and to its measures."""
@@ -234,8 +254,8 @@ def _rows_found(node: slicer.vtkMRMLSegmentationNode) -> list[list[str]]:
 def _measurement(row: list[str]) -> Measurement:
     """A row of the table of measurements as numbers, to as many digits as it shows."""
     name, value, unit, interval, note = row
-    low, _, high = interval.partition(" to ")
-    return Measurement(name, _number(value), unit, (_number(low), _number(high)) if high else None, "", note)
+    low, between, high = interval.partition(" to ")
+    return Measurement(name, _number(value), unit, (_number(low), _number(high)) if between else None, "", note)
 
 
 def _number(text: str) -> float | None:

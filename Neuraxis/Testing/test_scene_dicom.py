@@ -75,7 +75,9 @@ def widget(application, client, scan):  # noqa: F811
 
 @pytest.fixture
 def section(widget):
-    return next(one for one in widget._panel.sections if type(one).__name__ == "DicomExportSection")
+    found = next(one for one in widget._panel.sections if type(one).__name__ == "DicomExportSection")
+    found.top.collapsed = False
+    return found
 
 
 def compute(widget, client):

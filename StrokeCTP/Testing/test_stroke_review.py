@@ -152,7 +152,7 @@ def test_review_keys_and_next_case(application, widget, client):  # noqa: F811
     from NeuraxisLib import scene_frames
 
     section, first = widget._panel.review, widget.source()
-    ui = section.ui
+    ui, section.top.collapsed = section.ui, False
     assert not ui.nextSliceButton.isHidden()
     ui.nextSliceButton.click()
     assert widget.ui.statusLabel.text.startswith("Slice ") and "number 1 of" in widget.ui.statusLabel.text

@@ -6,6 +6,9 @@ from PySide6 import QtCore, QtGui, QtWidgets
 
 from Testing.slicer_stand_in.stand_in_widget import stored
 
+#: Qt's QWIDGETSIZE_MAX.
+_UNLIMITED = (1 << 24) - 1
+
 
 class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     """A headed section whose contents can be hidden."""
@@ -15,13 +18,15 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     contentsLineWidth = stored(int, "contentsLineWidth", 1)
     contentsMidLineWidth = stored(int, "contentsMidLineWidth", 0)
     _HEADER = 24
+    #: Property of a child that was hidden by whoever uses it; as in CTK, unfolding does not show it.
+    _HIDDEN = "hiddenOnItsOwn"
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._values, self._is_collapsed = {}, False
+        self._values, self._is_collapsed, self._is_forcing = {}, False, False
         self.setCheckable(True)
         self.setChecked(True)
-        policy = QtWidgets.QSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Maximum)
+        policy = QtWidgets.QSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Preferred)
         policy.setHeightForWidth(True)  # wrapped texts inside decide the height
         self.setSizePolicy(policy)
         self.setContentsMargins(0, self._HEADER, 0, 0)
@@ -32,15 +37,34 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
             return
         self._is_collapsed = collapsed
         self.setChecked(not collapsed)
-        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
-            child.setVisible(not collapsed)
+        self.setMaximumHeight(self._HEADER if collapsed else _UNLIMITED)
+        self.hide_folded()
         self.updateGeometry()
         self.contentsCollapsed.emit(collapsed)
 
     def hide_folded(self) -> None:
-        """Hide what was put inside after the button was folded, as a .ui file does it."""
+        """Show what is inside if the button is unfolded, but for what was hidden on its own."""
         for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
-            child.setVisible(child.isVisibleTo(self) and not self._is_collapsed)
+            self._show(child)
+
+    def _show(self, child: QtWidgets.QWidget) -> None:
+        self._is_forcing = True
+        hidden = child.property(self._HIDDEN) is True
+        child.setVisible(not hidden and not self._is_collapsed)
+        child.setAttribute(QtCore.Qt.WA_WState_ExplicitShowHide, hidden)  # so that the next show or hide is an event
+        self._is_forcing = False
+
+    def childEvent(self, event) -> None:
+        if event.added() and event.child().isWidgetType():
+            event.child().installEventFilter(self)
+        super().childEvent(event)
+
+    def eventFilter(self, child, event) -> bool:
+        kind = event.type()
+        if kind in (QtCore.QEvent.ShowToParent, QtCore.QEvent.HideToParent) and not self._is_forcing:
+            child.setProperty(self._HIDDEN, kind == QtCore.QEvent.HideToParent)
+            self._show(child)
+        return False
 
     def _get_collapsed(self) -> bool:
         return self._is_collapsed
