@@ -10,6 +10,7 @@ Patient and study come from the source series and nowhere else. All of it is wri
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from NeuraxisLib.dicom_sr import make_report
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.result import Result
-from NeuraxisLib.result_folder import read_result
+from NeuraxisLib.result_folder import RESULT_FILE, read_result
 from NeuraxisLib.task import Progress, get_task
 
 #: What can be written -> what it is called.
@@ -85,7 +86,7 @@ def export_dicom(
     progress(0.0, "Reading the result")
     result, name = read_result(result_folder), Path(result_folder).name
     chosen, left_out = _chosen(result, parts, name)
-    found = find_source(source, result, progress.part(0.05, 0.3))
+    found = find_source(source, result, progress.part(0.05, 0.3), _remembered(result_folder))
     export = _Export(found.place(result), found)
     files: list[Path] = []
     with new_folder(output) as partial:
@@ -94,6 +95,11 @@ def export_dicom(
             files += export.write(part, partial, progress.part(*bounds))
         progress(1.0, "Writing DICOM")  # the last moment at which a cancel leaves nothing behind
     return Exported([Path(output) / path.relative_to(partial) for path in files], left_out)
+
+
+def _remembered(folder: str | os.PathLike) -> list[float] | None:
+    """The block means of the image that a result was computed from; None if the result does not know them."""
+    return json.loads((Path(folder) / RESULT_FILE).read_text(encoding="utf-8"))["source"].get("block_means")
 
 
 def _chosen(result: Result, parts: Collection[str], name: str) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
+from NeuraxisLib.block_means import is_same_image
 from NeuraxisLib.dicom_headers import SliceHeader, is_dicom_file, read_headers, scan_folder
 from NeuraxisLib.dicom_pixels import read_pixels
 from NeuraxisLib.dicom_series import Series, group_series
@@ -78,7 +79,9 @@ class SourceSeries:
 Place = str | os.PathLike | Sequence[str]
 
 
-def find_source(place: Place | None, result: Result, progress: Progress | None = None) -> SourceSeries:
+def find_source(
+    place: Place | None, result: Result, progress: Progress | None = None, means: Sequence[float] | None = None
+) -> SourceSeries:
     """The series that a result was computed from.
 
     Args:
@@ -101,7 +104,8 @@ def find_source(place: Place | None, result: Result, progress: Progress | None =
             f"No series in '{name}' has the slices of the result (place, size and spacing differ); choose the "
             "DICOM folder that it was computed from."
         )
-    chosen, (headers, order) = _of_same_identity(fits, result, name)
+    known = means if isinstance(place, (str, os.PathLike)) else None
+    chosen, (headers, order) = _of_same_identity(fits, result, name, known)
     if chosen.headers[0].frames > 1 and len({header.path for header in headers}) > 1:
         raise InputError(
             f"The series in '{name}' comes in several multi-frame files, to which DICOM files cannot refer as "
@@ -134,20 +138,37 @@ def _series_at(place: Place, progress: Progress) -> tuple[list[Series], str]:
 _Fit = tuple[list[SliceHeader], AxisOrder]
 
 
-def _of_same_identity(fits: list[tuple[Series, _Fit]], result: Result, name: str) -> tuple[Series, _Fit]:
-    """The fitting series with the key that the result remembers.
+def _of_same_identity(
+    fits: list[tuple[Series, _Fit]], result: Result, name: str, means: Sequence[float] | None
+) -> tuple[Series, _Fit]:
+    """The fitting series with the key that the result remembers, or else with its grey values.
 
     A result of an acquisition over time remembers the key of the acquisition, which no single time point has; it gets
     the first of its time points that fits.
     """
     key = None if "acquisition" in result.provenance else result.source.meta.get("series_key")
     same = [entry for entry in fits if entry[0].info.key == key]
-    if same or key is None:
-        return (same or fits)[0]
+    if key is None and means is not None:
+        same = [entry for entry in fits if _has_means(*entry[1], means)][:1]
+    elif key is None:
+        same = fits
+    if same:
+        return same[0]
+    if key is None:
+        raise GeometryError(
+            f"The series in '{name}' lies where the result does but shows another image (its grey values differ); "
+            "choose the series that the result was computed from."
+        )
     raise GeometryError(
         f"The series in '{name}' lies where the result does but is another one (its UIDs differ); choose the series "
         "that the result was computed from."
     )
+
+
+def _has_means(headers: list[SliceHeader], order: AxisOrder, means: Sequence[float]) -> bool:
+    """Whether the pixels of a series have the block means of a result's image."""
+    array, _ = read_pixels(headers, Progress(), "The source series", mixed_scaling=True)
+    return is_same_image(means, order.undo_array(array))
 
 
 # -- geometry -------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ import numpy as np
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
 from NeuraxisLib.atomic import output_error
+from NeuraxisLib.block_means import block_means
 from NeuraxisLib.errors import InputError, OutputError
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.nrrd import write_nrrd
@@ -262,6 +263,7 @@ def _to_json(result: Result, table: LabelTable, report: bool) -> dict:
             "slice_origins_ras": source.slice_origins_ras,
             "frame_times_s": source.frame_times_s,
             "unit": source.unit,
+            "block_means": block_means(source.array),
             "meta": {name: fact for name, fact in source.meta.items() if name not in FREE_TEXT_FACTS},
         },
     }

@@ -15,6 +15,7 @@ from dicom_results import VOXELS, discs_folder, marked_voxels, result_on, stroke
 from typer.testing import CliRunner
 
 from NeuraxisLib import dicom_export
+from NeuraxisLib.block_means import block_means, is_same_image
 from NeuraxisLib.dicom_export import export_dicom
 from NeuraxisLib.errors import CancelledError, DependencyError, GeometryError, InputError, OutputError
 from NeuraxisLib.files import read_volume, write_volume
@@ -287,6 +288,36 @@ def test_the_right_series_is_found_among_others(tmp_path):
     save(coarse(HEIGHTS + 2), folder / "c")
     export_dicom(stroke_folder(tmp_path / "result", source), folder, tmp_path / "dicom", ["seg"])
     assert close(marked_voxels(tmp_path / "dicom" / "segmentation.dcm"), expected(source))
+
+
+def test_a_result_without_a_key_knows_its_series_by_its_grey_values(tmp_path):
+    """As results have it that were computed in Slicer, or from a converted file: the grid is not the patient."""
+    source = SOURCES["axial"](tmp_path / "study" / "b")
+    scan = read_volume(source)
+    assert np.ptp(scan.array) > 0
+    scaled = replace(scan, array=(2 * scan.array.astype(np.float32) + 100), meta={})
+    result = write_result(result_on(scaled), tmp_path / "result")
+    other = coarse(HEIGHTS)
+    for one in other:
+        pixels = one.pixel_array.copy()
+        one.PixelData = np.ascontiguousarray(pixels[:, ::-1]).tobytes()
+    stranger = save(other, tmp_path / "study" / "a")
+    with pytest.raises(GeometryError, match="its grey values differ"):
+        export_dicom(result, stranger, tmp_path / "dicom", ["seg"])
+    export_dicom(result, tmp_path / "study", tmp_path / "dicom", ["seg"])
+    assert close(marked_voxels(tmp_path / "dicom" / "segmentation.dcm"), expected(source))
+
+
+def test_block_means_know_an_image():
+    rng = np.random.default_rng(3)
+    image = rng.normal(40, 10, (5, 8, 9)) + 60 * (np.arange(9) > 5)
+    means = block_means(image)
+    assert means[:4] == pytest.approx([image[0, :4, :4].mean(), image[0, :4, 4:].mean(), image[0, 4:, :4].mean(),
+                                       image[0, 4:, 4:].mean()], rel=1e-4)  # fmt: skip
+    assert len(means) == 20 and is_same_image(means, np.rint(2.5 * image - 1000))
+    assert not is_same_image(means, image[:, :, ::-1]) and not is_same_image(means, image[::-1])
+    assert not is_same_image(means, image[:4]) and not is_same_image(means, -image)
+    assert block_means(np.zeros((5, 8, 9))) is None and block_means(image[None]) is None
 
 
 def test_what_is_no_dicom_source(tmp_path):
