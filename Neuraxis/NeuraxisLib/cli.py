@@ -17,6 +17,7 @@ Exit codes, for scripts; they do not change:
 9     memory ran out
 10    a batch has ended, but some of its cases failed
 130   cancelled with Ctrl-C (143 by SIGTERM); nothing was written, but for finished cases of a batch
+141   the reader of the output, such as ``head``, had enough of it
 ====  =====================================================================
 
 An error is one sentence on stderr. Results go to stdout, progress to stderr.

@@ -11,10 +11,12 @@ import numpy as np
 
 from NeuraxisLib.model_store import StoredModel
 from NeuraxisLib.models import ModelFile, installed_models
-from NeuraxisLib.panel import megabytes
+from NeuraxisLib.panel import megabytes, score_words, trained_on
 from NeuraxisLib.task import Task
 from NeuraxisLib.volume import Volume
 
+#: Facts on a training that :func:`~NeuraxisLib.panel.trained_on` puts into words.
+_TOLD = ("data", "steps", "date")
 _AXES = (("R", "L"), ("A", "P"), ("S", "I"))
 
 
@@ -66,18 +68,19 @@ def _card_text(model: ModelFile) -> str:
         ("task", card["task"]),
         ("network", f"{card['architecture']['name']} ({arguments})"),
         *_flat("training", card["training"]),
-        *_flat("scores", card["scores"]),
+        ("trained on", trained_on(card["training"])),
+        *((f"score: {name}", value) for name, value in score_words(card["scores"])),
         ("licence", card["licence"]),
         ("notice", card["notice"]),
         ("file", str(model.path)),
     ]
-    return "\n".join([card["name"], *_aligned(rows)])
+    return "\n".join([card["name"], *_aligned([row for row in rows if row[1]])])
 
 
 def _flat(name: str, values: dict[str, Any]) -> list[tuple[str, str]]:
-    """The short facts of a part of the card; long ones are for those who open the file."""
+    """The single facts of a part of the card, but for those that are told in a sentence."""
     plain = [(key, value) for key, value in values.items() if isinstance(value, str | int | float | bool)]
-    return [(f"{name}: {key}", str(value)) for key, value in plain if len(str(value)) <= 200]
+    return [(f"{name}: {key}", str(value)) for key, value in plain if key not in _TOLD]
 
 
 def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:

@@ -19,7 +19,8 @@ EXIT_CODES = {
     "input": 3, "geometry": 4, "choose-series": 5, "model": 6, "output": 7, "dependency": 8, "worker": 9,
     "cancelled": 130,
 }  # fmt: skip
-_TERMINATED = 143
+#: Ended by SIGTERM; by the reader of its output, as a shell counts it.
+_TERMINATED, _PIPE_CLOSED = 143, 141
 
 
 @contextlib.contextmanager
@@ -29,6 +30,10 @@ def faults_reported(as_json: bool = False) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _leave("Cancelled; nothing was written.", "cancelled", EXIT_CODES["cancelled"], as_json)
+    except BrokenPipeError:  # whoever read the output, as head does, has enough of it
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's exit does not complain
+        raise typer.Exit(_PIPE_CLOSED) from None
     except _Terminated:
         _leave("Stopped by the system; nothing was written.", "cancelled", _TERMINATED, as_json)
     except Exception as fault:

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from NeuraxisLib.atomic import atomic_write
 from NeuraxisLib.errors import GeometryError, InputError, OutputError
@@ -23,6 +23,9 @@ from NeuraxisLib.nrrd import write_nrrd
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.volume_checks import check_shape, check_volume
+
+if TYPE_CHECKING:  # who only looks for images, as the help of the command line does, needs no ITK
+    import SimpleITK as sitk
 
 __all__ = ["READABLE", "atomic_write", "is_image_file", "read_volume", "write_volume"]
 
@@ -100,6 +103,8 @@ def _check_dimensions(volume: Volume, dimensions: int, name: str) -> None:
 
 def _read_itk(path: Path) -> Volume:
     """NRRD and MetaImage through SimpleITK, which keeps sheared matrices of these formats exactly."""
+    import SimpleITK as sitk
+
     name = path.name
     _check_dimension_count(path)
     reader = sitk.ImageFileReader()
@@ -153,6 +158,8 @@ def _decimal_points() -> Iterator[None]:
 
 
 def _check_itk_header(reader: sitk.ImageFileReader, name: str) -> None:
+    import SimpleITK as sitk
+
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     if components in (3, 4) and reader.GetPixelIDValue() == sitk.sitkVectorUInt8:
         raise InputError(f"'{name}' holds colours, not measured values; choose the original grey-value image.")
@@ -210,6 +217,8 @@ def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False
 
 
 def _write_itk(volume: Volume, path: Path, name: str, compress: bool) -> None:
+    import SimpleITK as sitk
+
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
     if array.ndim != 3:
         raise InputError("Only three-dimensional images are written as MetaImage; write NIfTI instead.")

@@ -106,7 +106,7 @@ def model_card(header: Mapping[str, Any]) -> str:
     trained = trained_on(header.get("training", {}))
     if trained:
         lines.append("Trained on: " + html.escape(trained))
-    scores = [f"{_words(name)} {_number(value)}" for name, value in _scores(header["scores"])]
+    scores = [f"{name} {value}" for name, value in score_words(header["scores"])]
     if scores:
         lines.append("Scores: " + html.escape("; ".join(scores)))
     return "<br>".join(lines)
@@ -127,6 +127,11 @@ def _shortened(text: str, longest: int = 400) -> str:
     return text if len(text) <= longest else text[:longest].rpartition(" ")[0] + " ..."
 
 
+def score_words(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The numbers of a (nested) score table, in words and to three digits."""
+    return [(name.replace("_", " "), _number(value)) for name, value in _scores(scores)]
+
+
 def _scores(scores: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
     """The numbers of a (nested) score table, named by their path."""
     found = []
@@ -136,10 +141,6 @@ def _scores(scores: Mapping[str, Any], prefix: str = "") -> list[tuple[str, floa
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             found.append((f"{prefix}{name}", value))
     return found
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _number(value: float) -> str:

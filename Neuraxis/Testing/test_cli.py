@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__, cli, cli_process
+from NeuraxisLib.cli_batch import SOME_FAILED
 from NeuraxisLib.files import write_volume
 from NeuraxisLib.result import Measurement
 from NeuraxisLib.result_folder import read_result
@@ -184,6 +186,23 @@ def test_models_lists_installed_models_with_their_cards(tmp_path):
     assert [record["name"] for record in records] == ["mine"] and records[0]["scores"] == {"dice": 0.5}
 
 
+def test_cards_on_the_command_line_tell_scores_and_what_taught_the_model():
+    words = neuraxis("models", "--task", "hemorrhage").stdout
+    assert re.search(r"score: planted scans mean dice +0\.\d+\n", words)
+    assert re.search(r"trained on +Bleeds planted into ", words)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such pipes")
+def test_a_reader_that_has_enough_of_the_output_is_no_fault():
+    command = [sys.executable, "-c", "from NeuraxisLib.cli import main; main()", "models", "--json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = child_environment([SUPPORT], None, 1, hide_gpu=False)
+    done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 141 and done.stderr == ""
+
+
 def test_a_model_is_found_by_its_name(scan, tmp_path):
     folder = tmp_path / "Neuraxis" / "Models"
     folder.mkdir(parents=True)
@@ -237,7 +256,7 @@ def test_help_loads_nothing_heavy():
 
 def test_the_table_of_exit_codes_is_the_one_in_use():
     documented = [int(line.split()[0]) for line in cli.__doc__.splitlines() if line[:1].isdigit()]
-    assert documented == [0, 1, 2, *sorted(cli_process.EXIT_CODES.values())]
+    assert documented == sorted([0, 1, 2, SOME_FAILED, 141, *cli_process.EXIT_CODES.values()])
     errors = Path(cli.__file__).with_name("errors.py").read_text()
     codes = {
         node.value.value
