@@ -34,6 +34,7 @@ class ModelsSection:
         ui.modelsTable.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         ui.modelsTable.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         ui.modelsTable.verticalHeader().hide()
+        ui.modelsTable.setWordWrap(False)
         ui.indexLineEdit.text = self._store.index
         ui.modelsTable.connect("itemSelectionChanged()", self.onSelected)
         ui.installButton.connect("clicked(bool)", self.onInstall)
@@ -65,9 +66,10 @@ class ModelsSection:
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
-                item.setToolTip(row.note or row.name)
+                item.setToolTip(row.note or f"{texts[0]} ({row.name})")
                 table.setItem(number, column, item)
         table.resizeColumnsToContents()
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)  # titles give way
         table.resizeRowsToContents()
         same = [
             n for n, row in enumerate(self._rows) if chosen and (row.name, row.place) == (chosen.name, chosen.place)
