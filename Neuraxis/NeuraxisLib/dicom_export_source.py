@@ -30,6 +30,8 @@ from NeuraxisLib.volume import AxisOrder, Volume
 _SAME_PLACE = 0.2
 #: Relative difference of pixel spacings that is still rounding.
 _SAME_SPACING = 1e-3
+#: What the provenance of a result tells whose image is none that was read: a mean over time, one of several maps.
+_MADE = ("acquisition", "maps")
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -104,7 +106,8 @@ def find_source(
             f"No series in '{name}' has the slices of the result (place, size and spacing differ); choose the "
             "DICOM folder that it was computed from."
         )
-    known = means if isinstance(place, (str, os.PathLike)) else None
+    is_read = not any(made in result.provenance for made in _MADE) and isinstance(place, (str, os.PathLike))
+    known = means if is_read else None
     chosen, (headers, order) = _of_same_identity(fits, result, name, known)
     if chosen.headers[0].frames > 1 and len({header.path for header in headers}) > 1:
         raise InputError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_results import VOXELS, discs_folder, marked_voxels, result_on, stroke_folder
+from dicom_results import PROVENANCE, VOXELS, discs_folder, marked_voxels, result_on, stroke_folder
 from typer.testing import CliRunner
 
 from NeuraxisLib import dicom_export
@@ -306,6 +306,8 @@ def test_a_result_without_a_key_knows_its_series_by_its_grey_values(tmp_path):
         export_dicom(result, stranger, tmp_path / "dicom", ["seg"])
     export_dicom(result, tmp_path / "study", tmp_path / "dicom", ["seg"])
     assert close(marked_voxels(tmp_path / "dicom" / "segmentation.dcm"), expected(source))
+    over_time = replace(result_on(scaled), provenance={**PROVENANCE, "acquisition": {"frames": 20}})
+    export_dicom(write_result(over_time, tmp_path / "mean"), stranger, tmp_path / "of mean", ["seg"])  # no such image
 
 
 def test_block_means_know_an_image():
