@@ -39,8 +39,9 @@ EVEN_STRENGTH, STRENGTH_RANGE = 0.3, (0.05, 1.0)
 EVIDENCE_FLOOR = 0.04
 #: A network that miscounts one disc miscounts its neighbours too, so the evidence of all discs together counts no more
 #: than that of so many; and each at most with this exponent. The last discs before the skull and the sacrum are
-#: recognised, not counted: they keep it.
-INDEPENDENT_DISCS, LANDMARK_TRUST = 7.0, 0.8
+#: recognised, not counted: they keep an exponent of their own. All three by the likelihood of the true counting on
+#: simulated spines and on real ones held out of training.
+INDEPENDENT_DISCS, MOST_TRUST, LANDMARK_TRUST = 7.0, 0.8, 1.5
 _LANDMARKS = ("C1/C2", "C2/C3", "L5/S1", "L6/S1", "L4/S1")
 #: From this probability of the whole counting on a chain is called absolute.
 ABSOLUTE_FROM = 0.7
@@ -205,7 +206,7 @@ def _checked(anchors: Mapping[int, int | str], positions: list[np.ndarray]) -> d
 def _unary(odds: np.ndarray, evidence: np.ndarray, held: dict[int, str], forms: tuple[SpineForm, ...]) -> np.ndarray:
     """(v, c, l) weight of each candidate at each level: its odds, what it looks like, and where it is held."""
     result = np.zeros((len(forms), len(odds), LEVELS))
-    shared_trust = min(LANDMARK_TRUST, INDEPENDENT_DISCS / max(1, np.count_nonzero(odds >= 1.0)))
+    shared_trust = min(MOST_TRUST, INDEPENDENT_DISCS / max(1, np.count_nonzero(odds >= 1.0)))
     for number, form in enumerate(forms):
         seen = np.stack([evidence[:, [n - FIRST_DISC for n in looks]].max(axis=1) for looks in form.looks_like], axis=1)
         likeness = (seen + EVIDENCE_FLOOR) / (seen + EVIDENCE_FLOOR).mean(axis=1, keepdims=True)
