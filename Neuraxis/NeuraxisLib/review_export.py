@@ -95,8 +95,9 @@ def export_cases(cases: Iterable[Case], output: str | Path) -> Exported:
             except NeuraxisError as error:
                 done.left_out[case.name] = str(error)
         if not done.written:
-            reason = next(iter(done.left_out.values()), "none was given.")
-            raise InputError(f"There is no case to export: {reason}")
+            name, reason = next(iter(done.left_out.items()), ("", "none was given."))
+            first = f"'{name}': {reason}" if name else reason
+            raise InputError(f"There is no case to export: {first}")
         for task, lines in rows.items():
             _write_table(folder / task / TABLE_FILE, lines)
         _write_about(folder / ABOUT_FILE, done, about)

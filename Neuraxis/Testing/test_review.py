@@ -245,7 +245,7 @@ def test_the_same_scan_has_the_same_name_everywhere(study, tmp_path):
 def test_export_of_nothing_says_why_and_leaves_nothing(study, tmp_path):
     out = tmp_path / "out"
     code, _, told = neuraxis("review", "export", study / "results" / "Eve", out)
-    assert code == 3 and "no verdict yet" in told and not (out).exists()
+    assert code == 3 and "'Eve': it has no verdict yet" in told and not out.exists()
     code, _, told = neuraxis("review", "export", study / "results" / "Bob", out)
     assert code == 3 and "--images" in told
     write_volume(replace(head(), ijk_to_ras=np.diag([1.0, 1, 5, 1])), tmp_path / "other.nrrd")
