@@ -17,6 +17,7 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -33,7 +34,9 @@ sys.path[:0] = [str(room) for room in ROOMS if str(room) not in sys.path]
 import numpy as np  # noqa: E402
 
 from NeuraxisLib.errors import NeuraxisError  # noqa: E402
+from NeuraxisLib.models import find_model  # noqa: E402
 from NeuraxisLib.result_folder import RESULT_FILE, read_result  # noqa: E402
+from NeuraxisLib.task import get_task  # noqa: E402
 from NeuraxisLib.worker_process import child_environment  # noqa: E402
 from Testing.archive_faults import write_broken  # noqa: E402
 from Testing.archive_studies import Study, write_good  # noqa: E402
@@ -70,6 +73,14 @@ def shared_out(count: int, shares: dict[str, float]) -> dict[str, int]:
     """Whole numbers in the proportion of the shares that add up to the count."""
     ends = np.rint(count * np.cumsum([0.0, *shares.values()])).astype(int)
     return {name: int(number) for name, number in zip(shares, np.diff(ends))}
+
+
+def copy_models(folder: Path) -> None:
+    """Copy the default model of every task that needs one, so that a model installed meanwhile changes no run."""
+    folder.mkdir()
+    for task in map(get_task, SHARES):
+        if task.needs_model:
+            shutil.copyfile(find_model(task, ""), folder / f"{task.name}.safetensors")
 
 
 # -- running --------------------------------------------------------------------------------------------------
@@ -125,10 +136,11 @@ def run_batches(cluster: Cluster, folder: Path, meanwhile: Callable[[Run], None]
     """``neuraxis batch`` on the archive, one task after the other; ``meanwhile`` is called as studies end."""
     run = Run()
     for task in SHARES:
-        since = time.monotonic()
+        since, model = time.monotonic(), folder / "models" / f"{task}.safetensors"
         command = [
             sys.executable, "-m", "NeuraxisLib.cli", "batch", str(folder / "archive" / task),
             str(folder / "results" / task), "--task", task, "--scheduler", cluster.address, "--device", "cpu", "--json",
+            *(["--model", str(model)] if model.exists() else []),
         ]  # fmt: skip
         with subprocess.Popen(
             command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -256,6 +268,7 @@ class Outcome:
 def hold(folder: Path, studies: int = 200, workers: int = 2, broken: float = 0.1, seed: int = 0) -> Outcome:
     """Write an archive to an empty folder, run it with a kill, judge it and run it again."""
     archive = write_archive(folder / "archive", studies, broken, seed)
+    copy_models(folder / "models")
     results = folder / "results"
     cluster = Cluster(folder, workers, ENVIRONMENT)
     killer = Killer(cluster, studies)
