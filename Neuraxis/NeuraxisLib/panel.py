@@ -54,11 +54,7 @@ def missing_packages(requirements: str | Path) -> list[str]:
 def is_installed(requirement: str) -> bool:
     """Whether a requirement of the form ``name`` or ``name>=floor`` is met; nothing is imported."""
     name, _, floor = requirement.partition(">=")
-    try:
-        version = importlib.metadata.version(name.strip())
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    # an interrupted installation leaves a record without a version
+    version = _version(name.strip())
     return bool(version) and _release(version) >= _release(floor)
 
 
@@ -73,11 +69,15 @@ def is_torch_there(floor: str) -> bool:
         return False
     if spec is None or spec.origin is None:
         return False
+    return not _version("torch") or is_installed(f"torch{floor}")
+
+
+def _version(package: str) -> str:
+    """Version of a package; empty if it has no record, or one without a version as a broken installation leaves it."""
     try:
-        version = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return True
-    return not version or is_installed(f"torch{floor}")
+        return importlib.metadata.version(package) or ""
+    except (importlib.metadata.PackageNotFoundError, FileNotFoundError, KeyError):
+        return ""  # the last two where the package importlib_metadata stands in for Python's own
 
 
 def _release(version: str) -> tuple[int, ...]:
