@@ -145,7 +145,9 @@ class Batch:
         if len(self._running) == 1:
             entry = next(iter(self._running.values()))
             return f"Case {finished + 1} of {count}, {entry.case.name}: {entry.stage}"
-        return f"{finished} of {count} cases, {len(self._running)} under way" if self._running else ""
+        if self._running:
+            return f"{finished} of {count} cases, {len(self._running)} under way"
+        return "Waiting for a worker to join the scheduler" if self._next is not None else ""
 
     @property
     def cases_per_hour(self) -> float | None:
@@ -250,6 +252,7 @@ class Batch:
     def _begin(self, entries: list[Entry]) -> None:
         self.state, self._cancelling = "running", False
         self._waiting, self._running = deque(entries), {}
+        self._next: Entry | None = None  # the first that waits, once it is known not to be finished
         self._retried: set[int] = set()
         self._computed, self._paused_s, self._paused_at = 0, 0.0, 0.0
         self._started, self._table_at, self._number = time.monotonic(), time.monotonic(), 0
@@ -266,10 +269,15 @@ class Batch:
     def _fill(self) -> None:
         """Give waiting cases to free workers, and pass over those that are finished already."""
         until = time.monotonic() + _LOOK_S
-        while self.state == "running" and self._waiting and self._workers.free > 0 and not self._cancelling:
+        while self.state == "running" and self._waiting and not self._cancelling:
             entry = self._waiting.popleft()
             try:
-                if not self._known(entry):
+                if entry is self._next or not self._known(entry):
+                    if self._workers.free <= 0:
+                        self._next = entry
+                        self._waiting.appendleft(entry)
+                        break
+                    self._next = None
                     self._submit(entry)
                     if self._waiting:
                         read_ahead(self._waiting[0].case.inputs)

@@ -113,6 +113,19 @@ def test_a_rerun_does_nothing(scans, model, tmp_path):
     assert rows(tmp_path / "out")["first"]["Total volume [mL]"] == "0.05"
 
 
+def test_without_a_free_worker_finished_cases_are_passed_over_and_the_rest_says_what_it_waits_for(
+    scans, model, tmp_path
+):
+    start(scans, tmp_path / "out", model).wait()
+    assert start(scans, tmp_path / "out", model, InlineWorkers(0)).wait() and len(rows(tmp_path / "out")) == 4
+    write_scan(scans / "new.nrrd", 50)
+    batch = start(scans, tmp_path / "out", model, InlineWorkers(0))
+    for _ in range(3):
+        batch.poll()
+    assert batch.stage == "Waiting for a worker to join the scheduler" and not batch.is_finished
+    batch.close()
+
+
 @pytest.mark.parametrize("change", ["input", "option", "model", "removed result"])
 def test_what_has_changed_is_done_again(scans, model, tmp_path, change):
     start(scans, tmp_path / "out", model).wait()
