@@ -67,7 +67,8 @@ def test_animation_has_a_frame_per_step_and_colours_for_channels():
 
 def test_attention_of_a_network():
     torch = pytest.importorskip("torch")
-    hourglass = pytest.importorskip("SpineDiscLabelLib.networks.hourglass")
+    from SpineDiscLabelLib.networks import hourglass
+
     torch.manual_seed(0)
     with_attention = hourglass.StackedHourglass(width=16).eval()
     images = torch.rand(1, 3, 64, 64)

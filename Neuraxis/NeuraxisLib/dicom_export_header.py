@@ -91,6 +91,23 @@ def own_scheme() -> list[Dataset]:
     return [item(OWN_SCHEME, name="Codes of Neuraxis", version=__version__, responsible_organization=MANUFACTURER)]
 
 
+def patient_and_study(first: Dataset) -> dict[str, Any]:
+    """Arguments of highdicom's general constructors for the patient and the study of an image."""
+    return {
+        "study_instance_uid": first.StudyInstanceUID,
+        "patient_id": first.PatientID,
+        "patient_name": first.PatientName,
+        "patient_birth_date": first.PatientBirthDate,
+        "patient_sex": first.PatientSex,
+        "accession_number": first.AccessionNumber,
+        "study_id": first.StudyID,
+        "study_date": first.StudyDate,
+        "study_time": first.StudyTime,
+        "referring_physician_name": first.ReferringPhysicianName,
+        "specific_character_set": first.get("SpecificCharacterSet"),
+    }
+
+
 def new_series(number: int) -> dict[str, Any]:
     """Arguments of highdicom's constructors for a new series with one instance."""
     return {

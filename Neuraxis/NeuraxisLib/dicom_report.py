@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
-from NeuraxisLib.dicom_export_header import new_series, require_highdicom, with_notice
+from NeuraxisLib.dicom_export_header import new_series, patient_and_study, require_highdicom, with_notice
 from NeuraxisLib.labels import LabelTable
 from NeuraxisLib.report_pdf import render_pdf
 from NeuraxisLib.result import Result
@@ -34,20 +34,10 @@ def make_pdf_report(result: Result, table: LabelTable, images: Sequence[Dataset]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd characters in the source's texts, which are kept as they are
         made = hd.base.SOPClass(
-            study_instance_uid=first.StudyInstanceUID,
+            **patient_and_study(first),
             sop_class_uid=EncapsulatedPDFStorage,
             modality="DOC",
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            patient_id=first.PatientID,
-            patient_name=first.PatientName,
-            patient_birth_date=first.PatientBirthDate,
-            patient_sex=first.PatientSex,
-            accession_number=first.AccessionNumber,
-            study_id=first.StudyID,
-            study_date=first.StudyDate,
-            study_time=first.StudyTime,
-            referring_physician_name=first.ReferringPhysicianName,
-            specific_character_set=first.get("SpecificCharacterSet"),
             series_description=description,
             **new_series(SERIES_NUMBER),
         )

@@ -167,11 +167,8 @@ def test_an_untrained_network_sees_no_spine_and_the_others_of_the_batch_go_on(lo
 def test_the_bundled_scan_through_the_panel_and_the_real_worker(application, tmp_path):  # noqa: F811
     import slicer
 
-    from NeuraxisLib.models import installed_models
     from SpineDiscLabelLib.task import TASK
 
-    if not installed_models(TASK):
-        pytest.skip("no disc model is installed")
     mr = read_volume(TASK.resources / "SampleData" / "lumbar_spine_mr.nrrd")
     slicer.util.addVolumeFromArray(mr.array, ijkToRAS=mr.ijk_to_ras, name="Spine")
     panel = application.new_widget("SpineDiscLabel")
@@ -194,11 +191,6 @@ def test_the_bundled_scan_through_the_panel_and_the_real_worker(application, tmp
 
 @pytest.mark.slow
 def test_the_module_s_own_test_for_slicer(application):  # noqa: F811
-    from NeuraxisLib.models import installed_models
-    from SpineDiscLabelLib.task import TASK
-
-    if not installed_models(TASK):
-        pytest.skip("no disc model is installed")
     result = unittest.TestResult()
     sys.modules["SpineDiscLabel"].SpineDiscLabelTest("test_bundledScan").run(result)
     assert result.testsRun == 1 and result.wasSuccessful() and not result.skipped, result.errors + result.failures

@@ -17,8 +17,9 @@ from pydicom.uid import generate_uid
 
 from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
 from NeuraxisLib.atomic import new_folder
+from NeuraxisLib.dicom_export_header import patient_and_study, require_highdicom
 from NeuraxisLib.dicom_source import source_images
-from NeuraxisLib.errors import DependencyError, InputError
+from NeuraxisLib.errors import InputError
 from NeuraxisLib.parametric_map import MANUFACTURER, Quantity, planes_lps, unknown_source, write_parametric_map
 from NeuraxisLib.result import ScalarMap
 from NeuraxisLib.result_folder import read_result
@@ -181,18 +182,14 @@ def _write_pictures(
 
 
 def _picture(pixels: np.ndarray, volume: Volume, k: int, images: list[Dataset], series_uid: str, series_number: int):
-    try:
-        import highdicom as hd
-    except ImportError as error:
-        raise DependencyError("Writing DICOM maps needs the Python package highdicom; install it.") from error
-    first = images[0]
+    hd, first = require_highdicom(), images[0]
     orientation, spacing, positions = planes_lps(volume)
     picture = hd.sc.SCImage(
         pixel_array=pixels,
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        study_instance_uid=first.StudyInstanceUID,
+        **patient_and_study(first),
         series_instance_uid=series_uid,
         series_number=series_number,
         sop_instance_uid=generate_uid(),
@@ -200,16 +197,6 @@ def _picture(pixels: np.ndarray, volume: Volume, k: int, images: list[Dataset], 
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MANUFACTURER,
         software_versions=__version__,
-        patient_id=first.PatientID,
-        patient_name=first.PatientName,
-        patient_birth_date=first.PatientBirthDate,
-        patient_sex=first.PatientSex,
-        accession_number=first.AccessionNumber,
-        study_id=first.StudyID,
-        study_date=first.StudyDate,
-        study_time=first.StudyTime,
-        referring_physician_name=first.ReferringPhysicianName,
-        specific_character_set=first.get("SpecificCharacterSet"),
         pixel_spacing=spacing,
         patient_orientation=(_letter(orientation[:3]), _letter(orientation[3:])),
     )

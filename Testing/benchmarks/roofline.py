@@ -5,11 +5,11 @@
 Two ceilings are measured first: the most operations a second that a 3 x 3 convolution reaches here, in float32 and in
 bfloat16, and the bytes a second that a copy moves. Then every starter does its whole task on a real or simulated scan,
 as every door runs it. Its forward passes are timed where they happen; in one more run their operations are counted
-(2 for a multiplication with its addition) and the bytes that go through memory if no layer is fused with the next (its
-weights, its output written and read again; layers before a skip are read twice).
+(2 for a multiplication with its addition) and the bytes that go through memory if no layer is fused with the next: its
+weights, and its output written and read once.
 
 A network can reach ``min(peak, operations / byte * bandwidth)``, a bound that caches may raise. *Fraction* is what it
-reaches of that bound. *Of the peak* is what it reaches of the convolution's ceiling alone. "Elsewhere" is the part of
+reaches of that bound. *Of the peak* is what it reaches of the convolution's ceiling alone. *Elsewhere* is the part of
 the task that is no network: geometry, brain or maps, resampling, measures.
 """
 
@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,6 @@ class Meter:
     seconds: float = 0.0
     precision: str = "float32"
     moved_bytes: float = 0.0
-    weights: set[int] = field(default_factory=set)
 
     def layer(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Count the bytes of one layer: its weights, and its output written and read."""
