@@ -95,22 +95,30 @@ class Background:
             self.fraction, self.stage = fraction, stage
 
 
-class BackgroundRuns:
-    """What a :class:`~NeuraxisLib.run_panel.RunPanel` needs to show a :class:`Background` as it shows a run."""
+class OneRun:
+    """What a :class:`~NeuraxisLib.run_panel.RunPanel` asks of what runs: the run begun last, whatever it is."""
 
     def __init__(self) -> None:
-        self._current: Background | None = None
+        self._current: Any = None
 
-    def begin(self, work: Callable[[Progress], Any], **callbacks: Callable) -> Background:
-        """Start work; the one of before is over. ``callbacks``: ``onDone``, ``onFailed`` and ``onCancelled``."""
-        self._current = Background(work, callbacks["onDone"], callbacks["onFailed"], callbacks["onCancelled"])
-        return self._current
+    def hold(self, run: Any) -> Any:
+        """This one runs now; returns it. It has ``poll`` and ``cancel``."""
+        self._current = run
+        return run
 
     def poll(self) -> None:
-        """Deliver the end, once there is one."""
+        """Deliver what it said."""
         if self._current is not None:
             self._current.poll()
 
-    def cancel(self, handle: Background) -> None:
-        """Cancel."""
+    def cancel(self, handle: Any) -> None:
+        """Cancel a run."""
         handle.cancel()
+
+
+class BackgroundRuns(OneRun):
+    """:class:`Background` work of a panel."""
+
+    def begin(self, work: Callable[[Progress], Any], **callbacks: Callable) -> Background:
+        """Start work; the one of before is over. ``callbacks``: ``onDone``, ``onFailed`` and ``onCancelled``."""
+        return self.hold(Background(work, callbacks["onDone"], callbacks["onFailed"], callbacks["onCancelled"]))

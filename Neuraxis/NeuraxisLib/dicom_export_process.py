@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from NeuraxisLib.background import OneRun
 from NeuraxisLib.errors import WorkerError
 from NeuraxisLib.process import as_user_error, error_of_code
 from NeuraxisLib.worker_process import child_environment
@@ -149,30 +150,16 @@ class ExportProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class ExportRuns:
-    """What a :class:`~NeuraxisLib.run_panel.RunPanel` needs to show an :class:`ExportProcess` as it shows a run."""
-
-    def __init__(self) -> None:
-        self._current: ExportProcess | None = None
+class ExportRuns(OneRun):
+    """Exports of a panel."""
 
     def begin(
         self, job: Mapping[str, Any], python: str, environment: Mapping[str, str] | None, **callbacks: Callable
     ) -> ExportProcess:
         """Start an export; ``callbacks``: ``onDone`` (called with (files, left out)), ``onFailed``, ``onCancelled``."""
         done = callbacks["onDone"]
-        self._current = ExportProcess(
-            job, python, environment, lambda *found: done(found), callbacks["onFailed"], callbacks["onCancelled"]
-        )
-        return self._current
-
-    def poll(self) -> None:
-        """Deliver what the child said."""
-        if self._current is not None:
-            self._current.poll()
-
-    def cancel(self, handle: ExportProcess) -> None:
-        """Cancel."""
-        handle.cancel()
+        ended = (lambda *found: done(found), callbacks["onFailed"], callbacks["onCancelled"])
+        return self.hold(ExportProcess(job, python, environment, *ended))
 
     def drop(self) -> None:
         """The panel goes."""
