@@ -11,7 +11,16 @@ from SpineDiscLabelLib.preprocessing import PUBLISHED, SagittalPreprocessing
 from Training import train
 from Training.discs import DiscSampler, collated, held_out_samples
 from Training.discs_scores import judged, peaks_mm
-from Training.discs_views import RealSpine, Sample, draw_view, painted_sample, plain_sample, real_sample, slab_weights
+from Training.discs_views import (
+    RealSpine,
+    Sample,
+    degenerated,
+    draw_view,
+    painted_sample,
+    plain_sample,
+    real_sample,
+    slab_weights,
+)
 from Training.losses_discs import disc_mse, disc_mse_quarter
 from Training.recipe import Recipe
 from Training.sampling import Batch
@@ -64,6 +73,21 @@ def test_the_image_and_the_heat_map_show_a_disc_at_the_same_pixel():
             assert np.abs(middle - 6).max() < 2.2
             seen += 1
     assert seen > 5
+
+
+def test_a_disc_turns_dark_as_a_whole_and_nothing_else_changes():
+    centres = np.array([(10.0, 15.0), (30.0, 18.0), (50.0, 15.0)])
+    disc = np.zeros((64, 32), np.float32)
+    for row, column in centres.astype(int):
+        disc[row - 3 : row + 4, column - 8 : column + 9] = 1
+    image, dark = np.full((2, 64, 32), 0.7, np.float32), []
+    for seed in range(60):
+        out = degenerated(image, disc, centres, np.random.default_rng(seed))
+        assert (out[:, disc == 0] == image[:, disc == 0]).all()
+        parts = [out[:, row - 3 : row + 4, column - 8 : column + 9] for row, column in centres.astype(int)]
+        assert all(part.std() < 1e-6 and 0.03 <= part.mean() <= 0.7001 for part in parts)
+        dark.append([part.mean() < 0.6 for part in parts])
+    assert 0.15 < np.mean(dark) < 0.35 and np.any(np.any(dark, axis=1) & ~np.all(dark, axis=1))
 
 
 def test_a_painted_window_knows_its_discs(painted):

@@ -18,6 +18,8 @@ from Training.simulation.spine_tissues import Tissue, draw_contrast
 
 #: How near to the edge of the field of view a disc's centre still counts as in view.
 IN_VIEW_MM = 2.0
+#: From this disc down (L4/L5) real discs are looked at twice as often: slanted and dark ones are found here.
+LOWEST_LUMBAR = 24
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ class RealSpine:
 
 def real_sample(spine: RealSpine, preprocessing: SagittalPreprocessing, rng: np.random.Generator) -> Sample:
     """A random window into a real scan, its contrast changed as far as its labels allow."""
-    chosen = int(rng.integers(len(spine.points)))
+    lowest = np.array([number is not None and number >= LOWEST_LUMBAR for number in spine.numbers])
+    chosen = int(rng.choice(len(spine.points), p=(1.0 + lowest) / (1.0 + lowest).sum()))
     extent_mm = np.array(spine.planes.shape[1:]) * spine.spacing[1:]
     view = draw_view(spine.points[chosen, 1:], extent_mm, preprocessing, rng)
     last = (len(spine.planes) - 1) * spine.spacing[0]
@@ -221,7 +224,10 @@ def real_sample(spine: RealSpine, preprocessing: SagittalPreprocessing, rng: np.
         stack = np.concatenate([stack, [spine.labels[middle] == value for value in (1, 2, 3)]])
     stack = _resampled(stack.astype(np.float32), view, spine.spacing[1:])
     image, classes = stack[: len(weights)], stack[len(weights) :]
-    image = recoloured(image / max(float(np.percentile(image, 99.5)), 1e-6), classes, rng)
+    image /= max(float(np.percentile(image, 99.5)), 1e-6)
+    if len(classes):
+        image = degenerated(image, classes[2], view.from_source(spine.points[:, 1:]) / view.pixel_mm, rng)
+    image = recoloured(image, classes, rng)
     if rng.random() < 0.6:
         image = scanned(image, _depth(view), preprocessing.pixel_mm, draw_look(rng), rng)
     return _finished(image, view, spine.points, list(spine.numbers), position, preprocessing, rng)
@@ -270,6 +276,24 @@ def _resampled(stack: np.ndarray, view: View, spacing: np.ndarray) -> np.ndarray
     at = [(2 * index + 1) / size - 1 for index, size in zip(view.pixels(spacing), stack.shape[1:])]
     grid = torch.from_numpy(np.stack(at[::-1], axis=-1))[None]
     return functional.grid_sample(torch.from_numpy(stack)[None], grid, align_corners=False)[0].numpy()
+
+
+def degenerated(
+    image: np.ndarray, disc: np.ndarray, centres: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:  # fmt: skip
+    """Some discs of a T2 image (n, rows, columns) of about 0..1 dark, as dried-out ones are; in half of the images.
+
+    Args:
+        disc: (rows, columns) share of disc. centres: (m, 2) (row, column) of the discs; each is dark or not as a whole.
+    """
+    if rng.random() < 0.5:
+        return image
+    dark = rng.uniform(0.4, 1.0, len(centres)) * (rng.random(len(centres)) < 0.5)
+    at = np.argwhere(disc > 0)
+    nearest = np.argmin(((at[:, None] - centres) ** 2).sum(axis=-1), axis=1)
+    share = np.zeros_like(disc)
+    share[tuple(at.T)] = disc[tuple(at.T)] * dark[nearest]
+    return image + share * (np.float32(rng.uniform(0.03, 0.2)) - image)
 
 
 def recoloured(image: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
