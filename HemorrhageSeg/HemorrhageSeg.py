@@ -2,7 +2,6 @@
 
 import functools
 import unittest
-from pathlib import Path
 from typing import Annotated
 
 import qt
@@ -19,7 +18,6 @@ from slicer.ScriptedLoadableModule import (
 )
 
 TASK_NAME = "hemorrhage"
-REQUIREMENTS_FILE = Path(__file__).parent / "HemorrhageSegLib" / "Resources" / "requirements.txt"
 
 
 class HemorrhageSeg(ScriptedLoadableModule):
@@ -190,20 +188,20 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
         logic = slicer.util.getModuleLogic("HemorrhageSeg")
         shown = logic.process(slicer.util.getNode("HeadCT"))
         print(slicer.util.arrayFromTableColumn(shown.tables["measurements"], "Value"))
+
+    What the logics of all tasks do alike, such as ``processFolder``, ``resultFolder``, ``poll`` and ``models``, it has
+    from :class:`NeuraxisLib.scene_logic.TaskLogic`.
     """
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
         from HemorrhageSegLib.scene_followup import SceneFollowUps
+        from NeuraxisLib.scene_logic import TaskLogic
         from NeuraxisLib.scene_runs import SceneRuns
 
-        self._runs = SceneRuns(TASK_NAME, "ct", self.newClient)
+        self._shared = TaskLogic(self, TASK_NAME, functools.partial(SceneRuns, TASK_NAME, "ct"))
+        self._runs = self._shared.runs
         self._followUps = SceneFollowUps(self._runs)
-        self._models = None
-
-    def newClient(self):
-        """A worker client with the settings of the Neuraxis module."""
-        return slicer.util.getModuleLogic("Neuraxis").newClient()
 
     def getParameterNode(self):
         """The wrapped parameter node."""
@@ -245,52 +243,10 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
         """Folder with the files of the newest follow-up from a volume, or None if there is none of this session."""
         return self._followUps.result_folder(earlierNode)
 
-    def processFolder(self, files, outputFolder, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
-        """Process files (or DICOM folders) into one result folder each; a bad case does not stop the rest.
-
-        :param optionsAndCallbacks: as of :meth:`process`, but onProgress(index, count, file name) before each case
-        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed), ``.error``; without ``wait`` a handle
-        """
-        how = (modelName or "", device, optionsAndCallbacks, wait)
-        return self._runs.process_folder(files, outputFolder, *how, *self._runs.take_callbacks(optionsAndCallbacks))
-
-    def startFolder(self, parameters, files, outputFolder, **callbacks):
-        """Begin the batch that the panel asks for; returns its handle."""
-        return self.processFolder(files, outputFolder, parameters.modelName, parameters.device, False, **callbacks)
-
-    def poll(self):
-        """Deliver what the worker has said."""
-        self._runs.poll()
-
-    def cancel(self, handle):
-        """Cancel a run that was started with ``wait=False``."""
-        self._runs.cancel(handle)
-
     def stop(self):
         """End the worker."""
         self._followUps.stop()
-        self._runs.stop()
-
-    def resultFolder(self, volumeNode):
-        """Folder with the files of a volume's result, or None if it was not computed in this session."""
-        return self._runs.result_folder(volumeNode)
-
-    def models(self, refresh=False):
-        """Installed models, the default one first."""
-        from HemorrhageSegLib.task import TASK
-        from NeuraxisLib.models import installed_models
-
-        if refresh or self._models is None:
-            self._models = installed_models(TASK)
-        return self._models
-
-    def missingPackages(self):
-        """Packages that a run needs and the worker's Python does not have."""
-        return slicer.util.getModuleLogic("Neuraxis").missingPackages(REQUIREMENTS_FILE)
-
-    def installPackages(self):
-        """Install what is missing, asking first; returns the sentence to show."""
-        return slicer.util.getModuleLogic("Neuraxis").installPackages(REQUIREMENTS_FILE)
+        self._shared.stop()
 
 
 class HemorrhageSegTest(ScriptedLoadableModuleTest):

@@ -2,7 +2,6 @@
 
 import functools
 import unittest
-from pathlib import Path
 from typing import Annotated
 
 import qt
@@ -17,8 +16,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-
-REQUIREMENTS_FILE = Path(__file__).parent / "SpineDiscLabelLib" / "Resources" / "requirements.txt"
 
 
 class SpineDiscLabel(ScriptedLoadableModule):
@@ -295,18 +292,17 @@ class SpineDiscLabelLogic(ScriptedLoadableModuleLogic):
         chain.correct(lambda editor: editor.say(chain.state.points[-1].key, "L5/S1"))
         print([disc.name for disc in chain.discs])
         logic.export(spine, "discs.csv")
+
+    What the logics of all tasks do alike, such as ``processFolder``, ``resultFolder``, ``poll`` and ``models``, it has
+    from :class:`NeuraxisLib.scene_logic.TaskLogic`.
     """
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
+        from NeuraxisLib.scene_logic import TaskLogic
         from SpineDiscLabelLib.panel_runs import DiscRuns
 
-        self._runs = DiscRuns(self.newClient)
-        self._models = None
-
-    def newClient(self):
-        """A worker client with the settings of the Neuraxis module."""
-        return slicer.util.getModuleLogic("Neuraxis").newClient()
+        self._runs = TaskLogic(self, "discs", DiscRuns).runs
 
     def getParameterNode(self):
         """The wrapped parameter node."""
@@ -328,19 +324,6 @@ class SpineDiscLabelLogic(ScriptedLoadableModuleLogic):
         how = (modelName or "", device, optionsAndCallbacks, wait)
         return self._runs.process_pair(volumeNode, secondNode, *how, *self._runs.take_callbacks(optionsAndCallbacks))
 
-    def processFolder(self, files, outputFolder, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
-        """Process files (or DICOM folders) into one result folder each; a bad case does not stop the rest.
-
-        :param optionsAndCallbacks: as of :meth:`process`, but onProgress(index, count, file name) before each case
-        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed), ``.error``; without ``wait`` a handle
-        """
-        how = (modelName or "", device, optionsAndCallbacks, wait)
-        return self._runs.process_folder(files, outputFolder, *how, *self._runs.take_callbacks(optionsAndCallbacks))
-
-    def startFolder(self, parameters, files, outputFolder, **callbacks):
-        """Begin the batch that the panel asks for; returns its handle."""
-        return self.processFolder(files, outputFolder, parameters.modelName, parameters.device, False, **callbacks)
-
     def chain(self, volumeNode):
         """The named discs of a volume with all corrections, as a ``SceneChain``; None if it has no result."""
         return self._runs.chain(volumeNode)
@@ -360,43 +343,6 @@ class SpineDiscLabelLogic(ScriptedLoadableModuleLogic):
     def correctedFolder(self, volumeNode):
         """The result folder, brought up to date with the corrections."""
         return self._runs.corrected_folder(volumeNode)
-
-    def resultNodes(self, volumeNode):
-        """Part -> node of the result of a volume."""
-        return self._runs.nodes(volumeNode)
-
-    def poll(self):
-        """Deliver what the worker has said."""
-        self._runs.poll()
-
-    def cancel(self, handle):
-        """Cancel a run that was started with ``wait=False``."""
-        self._runs.cancel(handle)
-
-    def stop(self):
-        """End the worker."""
-        self._runs.stop()
-
-    def resultFolder(self, volumeNode):
-        """Folder with the files of a volume's result, or None if it was not computed in this session."""
-        return self._runs.result_folder(volumeNode)
-
-    def models(self, refresh=False):
-        """Installed models, the default one first."""
-        from NeuraxisLib.models import installed_models
-        from SpineDiscLabelLib.task import TASK
-
-        if refresh or self._models is None:
-            self._models = installed_models(TASK)
-        return self._models
-
-    def missingPackages(self):
-        """Packages that a run needs and the worker's Python does not have."""
-        return slicer.util.getModuleLogic("Neuraxis").missingPackages(REQUIREMENTS_FILE)
-
-    def installPackages(self):
-        """Install what is missing, asking first; returns the sentence to show."""
-        return slicer.util.getModuleLogic("Neuraxis").installPackages(REQUIREMENTS_FILE)
 
 
 class SpineDiscLabelTest(ScriptedLoadableModuleTest):

@@ -2,7 +2,6 @@
 
 import functools
 import unittest
-from pathlib import Path
 from typing import Annotated
 
 import qt
@@ -21,7 +20,6 @@ from slicer.ScriptedLoadableModule import (
 TASK_NAME = "stroke"
 #: The live curve follows the mouse at most this often.
 CURVE_INTERVAL_MS = 40
-REQUIREMENTS_FILE = Path(__file__).parent / "StrokeCTPLib" / "Resources" / "requirements.txt"
 
 
 class StrokeCTP(ScriptedLoadableModule):
@@ -296,18 +294,17 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         logic = slicer.util.getModuleLogic("StrokeCTP")
         shown = logic.process(slicer.util.getNode("CTP"), nihss=14)
         print(slicer.util.arrayFromTableColumn(shown.tables["measurements"], "Value"))
+
+    What the logics of all tasks do alike, such as ``processFolder``, ``resultFolder``, ``poll`` and ``models``, it has
+    from :class:`NeuraxisLib.scene_logic.TaskLogic`.
     """
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
+        from NeuraxisLib.scene_logic import TaskLogic
         from StrokeCTPLib.stroke_runs import StrokeRuns
 
-        self._runs = StrokeRuns(self.newClient)
-        self._models = None
-
-    def newClient(self):
-        """A worker client with the settings of the Neuraxis module."""
-        return slicer.util.getModuleLogic("Neuraxis").newClient()
+        self._runs = TaskLogic(self, TASK_NAME, StrokeRuns).runs
 
     def getParameterNode(self):
         """The wrapped parameter node."""
@@ -339,15 +336,6 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         how = (parameters.modelName, parameters.device, False, parameters.exclude)
         return self.process(chosen, *how, **options, **callbacks)
 
-    def processFolder(self, files, outputFolder, modelName=None, device="auto", wait=True, **optionsAndCallbacks):
-        """Process files or DICOM folders, frames or maps, into one result folder each; a bad case stops no other.
-
-        :param optionsAndCallbacks: as of :meth:`process`, but onProgress(index, count, file name) before each case
-        :return: list of outcomes with ``.file``, ``.folder`` (None if it failed), ``.error``; without ``wait`` a handle
-        """
-        how = (modelName or "", device, optionsAndCallbacks, wait)
-        return self._runs.process_folder(files, outputFolder, *how, *self._runs.take_callbacks(optionsAndCallbacks))
-
     def startFolder(self, parameters, files, outputFolder, **callbacks):
         """Begin the batch that the panel asks for; returns its handle."""
         from StrokeCTPLib.panel_choice import folder_options
@@ -371,45 +359,6 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         from StrokeCTPLib.stroke_runs import is_up_to_date
 
         return is_up_to_date(self.resultNodes(source_of(parameters)), parameters)
-
-    def resultNodes(self, volumeNode):
-        """Part -> node of the result that belongs to a volume (the average of the frames, or the CBF map)."""
-        from NeuraxisLib.scene import result_nodes
-
-        return result_nodes(volumeNode, TASK_NAME)
-
-    def poll(self):
-        """Deliver what the worker has said."""
-        self._runs.poll()
-
-    def cancel(self, handle):
-        """Cancel a run that was started with ``wait=False``."""
-        self._runs.cancel(handle)
-
-    def stop(self):
-        """End the worker."""
-        self._runs.stop()
-
-    def resultFolder(self, volumeNode):
-        """Folder with the files of a result, or None if it was not computed in this session."""
-        return self._runs.result_folder(volumeNode)
-
-    def models(self, refresh=False):
-        """Installed networks."""
-        from NeuraxisLib.models import installed_models
-        from StrokeCTPLib.task import TASK
-
-        if refresh or self._models is None:
-            self._models = installed_models(TASK)
-        return self._models
-
-    def missingPackages(self):
-        """Packages that a run needs and the worker's Python does not have."""
-        return slicer.util.getModuleLogic("Neuraxis").missingPackages(REQUIREMENTS_FILE)
-
-    def installPackages(self):
-        """Install what is missing, asking first; returns the sentence to show."""
-        return slicer.util.getModuleLogic("Neuraxis").installPackages(REQUIREMENTS_FILE)
 
 
 class StrokeCTPTest(ScriptedLoadableModuleTest):

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from project_tree import ROOT
@@ -15,8 +14,6 @@ for room in ("StrokeCTP", "SpineDiscLabel"):
     if str(ROOT / room / "Testing") not in sys.path:
         sys.path.append(str(ROOT / room / "Testing"))
 
-HEADER = {"title": "Starter", "notice": "Trained on simulation.", "licence": "Apache-2.0", "scores": {}}
-MODELS = [SimpleNamespace(name="starter", title="Starter", header=HEADER)]
 CLINICAL = ("HemorrhageSeg", "StrokeCTP", "SpineDiscLabel")
 
 
@@ -55,7 +52,7 @@ class Opened:
 
 def open_panel(application, module: str, folder: Path, monkeypatch) -> Opened:
     """Open a clinical module on an image of its kind, with a fake worker behind its real logic."""
-    from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
+    from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result, compute_with
     from Testing.slicer_stand_in.fixtures import add_head
 
     if module == "HemorrhageSeg":
@@ -76,8 +73,5 @@ def open_panel(application, module: str, folder: Path, monkeypatch) -> Opened:
         client = support.DiscClient(folder)
         answer = client.answer
         support.add_spine()
-    logic = getattr(sys.modules[module], f"{module}Logic")
-    monkeypatch.setattr(logic, "newClient", lambda self: client)
-    monkeypatch.setattr(logic, "models", lambda self, refresh=False: MODELS)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, client)
     return Opened(application, application.new_widget(module), client, answer)

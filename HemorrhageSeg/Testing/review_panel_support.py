@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
+from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result, compute_with
 from Testing.slicer_stand_in.fixtures import add_head, application, stand_in  # noqa: F401
 from Testing.slicer_stand_in.segment_editor import paint
 
-HEADER = {"title": "Starter", "notice": "Research use only.", "licence": "Apache-2.0", "scores": {}}
 #: mL of a voxel of the head: 2 x 2 x 5 mm.
 VOXEL_ML = 0.02
 
@@ -25,11 +22,7 @@ def client(application, tmp_path, monkeypatch):  # noqa: F811
 
     qt.QSettings().clear()
     fake = FakeClient(tmp_path)
-    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
-    models = [SimpleNamespace(name="starter", title="Starter", header=HEADER)]
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "models", lambda self, refresh=False: models)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake)
     return fake
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
+from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result, compute_with
 from Testing.slicer_stand_in.fixtures import add_head, application, stand_in  # noqa: F401
 
 TITLES = ["Active contour (no training)", "Fuzzy c-means (no training)"]
@@ -12,9 +10,7 @@ TITLES = ["Active contour (no training)", "Fuzzy c-means (no training)"]
 
 def test_classical_methods_are_offered_last_and_run_when_chosen(application, tmp_path, monkeypatch):  # noqa: F811
     fake = FakeClient(tmp_path)
-    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake, models=None)
     add_head()
     widget = application.new_widget("HemorrhageSeg")
     models = widget.ui.modelComboBox

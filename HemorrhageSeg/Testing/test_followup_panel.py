@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from NeuraxisLib.errors import InputError
-from Testing.slicer_stand_in.fake_worker import FOLLOW_UP_RULE, FakeClient, bleed_result, follow_up_result
+from Testing.slicer_stand_in.fake_worker import FOLLOW_UP_RULE, FakeClient, bleed_result, compute_with, follow_up_result
 from Testing.slicer_stand_in.fixtures import add_head, application, stand_in  # noqa: F401
-
-HEADER = {"title": "Starter", "notice": "Trained on simulation.", "licence": "Apache-2.0", "scores": {}}
 
 
 @pytest.fixture
 def client(application, tmp_path, monkeypatch):  # noqa: F811
     """A fake worker behind the module's real logic."""
     fake = FakeClient(tmp_path)
-    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(
-        logic, "models", lambda self, refresh=False: [SimpleNamespace(name="starter", title="S", header=HEADER)]
-    )
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake)
     return fake
 
 

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from NeuraxisLib.errors import WorkerError
-from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
+from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result, compute_with, installed_model, lack
 from Testing.slicer_stand_in.fixtures import add_head, application, head_array, reddish, stand_in  # noqa: F401
-
-HEADER = {"title": "Starter", "notice": "Trained on simulation, research use only.", "licence": "Apache-2.0"}
 
 
 @pytest.fixture
 def client(application, tmp_path, monkeypatch):  # noqa: F811
     """A fake worker behind the module's real logic, with two models installed and nothing missing."""
     fake = FakeClient(tmp_path)
-    models = [SimpleNamespace(name=n, title=t, header={**HEADER, "title": t, "scores": {"dice": 0.913}})
-              for n, t in (("starter", "Starter"), ("large", "Large"))]  # fmt: skip
-    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "models", lambda self, refresh=False: models)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake, [installed_model(title, dice=0.913) for title in ("Starter", "Large")])
     return fake
 
 
@@ -301,10 +293,7 @@ def test_closing_the_panel_stops_the_worker(application, client, head):  # noqa:
 
 
 def test_missing_packages_are_named_and_offered(application, client, head, monkeypatch):  # noqa: F811
-    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
-    missing = ["torch", "safetensors>=0.4"]
-    monkeypatch.setattr(logic, "missingPackages", lambda self: list(missing))
-    monkeypatch.setattr(logic, "installPackages", lambda self: missing.clear() or "Installed.")
+    lack(monkeypatch, "torch", "safetensors>=0.4")
     widget = application.new_widget("HemorrhageSeg")
     assert "torch" in widget.ui.installLabel.text and not widget.ui.installFrame.isHidden()
     assert not widget.ui.applyButton.enabled

@@ -14,10 +14,8 @@ from dicom_results import marked_voxels
 from NeuraxisLib.errors import InputError, WorkerError
 from NeuraxisLib.files import read_volume
 from Testing.dicom_series import save, series
-from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
+from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result, compute_with
 from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
-
-HEADER = {"title": "Starter", "notice": "For tests.", "licence": "Apache-2.0", "scores": {}}
 
 
 class Database:
@@ -49,11 +47,7 @@ def client(application, tmp_path, monkeypatch):  # noqa: F811
     """A fake worker for the computation; the export's process is real."""
     fake = FakeClient(tmp_path / "runs")
     (tmp_path / "runs").mkdir()
-    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
-    models = [SimpleNamespace(name="starter", title="Starter", header=HEADER)]
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "models", lambda self, refresh=False: models)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake)
     return fake
 
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from disc_panel_support import DiscClient, add_spine
 
+from Testing.slicer_stand_in.fake_worker import compute_with
 from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
-
-HEADER = {"title": "Starter", "notice": "Research use only.", "licence": "Apache-2.0", "scores": {}}
 
 
 @pytest.fixture
 def client(application, tmp_path, monkeypatch):  # noqa: F811
     """A worker that answers when told to, behind the module's real logic."""
     fake = DiscClient(tmp_path)
-    logic = sys.modules["SpineDiscLabel"].SpineDiscLabelLogic
-    models = [SimpleNamespace(name="starter", title="Starter", header=HEADER)]
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "models", lambda self, refresh=False: models)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake)
     return fake
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from disc_panel_support import DiscClient, add_spine, candidates, discs_ras_mm, spine_mr
 
 from NeuraxisLib.errors import WorkerError
+from Testing.slicer_stand_in.fake_worker import compute_with, installed_model
 from Testing.slicer_stand_in.fixtures import application, reddish, stand_in  # noqa: F401
 
-HEADER = {"title": "Starter", "notice": "Trained on simulation, research use only.", "licence": "Apache-2.0"}
 LUMBAR = ["T12/L1", "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1"]
 HIGHER = ["T11/T12", *LUMBAR[:-1]]
 
@@ -22,12 +21,7 @@ HIGHER = ["T11/T12", *LUMBAR[:-1]]
 def client(application, tmp_path, monkeypatch):  # noqa: F811
     """A worker that answers when told to, behind the module's real logic; two models, nothing missing."""
     fake = DiscClient(tmp_path)
-    models = [SimpleNamespace(name=n, title=t, header={**HEADER, "title": t, "scores": {"chains": 0.85}})
-              for n, t in (("starter", "Starter"), ("large", "Large"))]  # fmt: skip
-    logic = sys.modules["SpineDiscLabel"].SpineDiscLabelLogic
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "models", lambda self, refresh=False: models)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake, [installed_model(title, chains=0.85) for title in ("Starter", "Large")])
     return fake
 
 

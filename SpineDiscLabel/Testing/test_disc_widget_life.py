@@ -19,6 +19,7 @@ from test_disc_widget import (  # noqa: F401
     widget,
 )
 
+from Testing.slicer_stand_in.fake_worker import lack
 from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
 
 
@@ -68,10 +69,7 @@ def test_deleting_the_point_list_leaves_the_panel_alive(application, widget, cli
 
 
 def test_missing_packages_are_named_and_offered(application, client, spine, monkeypatch):  # noqa: F811
-    logic = sys.modules["SpineDiscLabel"].SpineDiscLabelLogic
-    missing = ["torch", "safetensors>=0.4"]
-    monkeypatch.setattr(logic, "missingPackages", lambda self: list(missing))
-    monkeypatch.setattr(logic, "installPackages", lambda self: missing.clear() or "Installed.")
+    lack(monkeypatch, "torch", "safetensors>=0.4")
     panel = application.new_widget("SpineDiscLabel")
     assert "torch" in panel.ui.installLabel.text and not panel.ui.applyButton.enabled
     panel.ui.installButton.click()

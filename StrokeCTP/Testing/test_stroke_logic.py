@@ -12,6 +12,7 @@ from stroke_panel_support import StrokeClient, phantom, result
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import write_volume
+from Testing.slicer_stand_in.fake_worker import compute_with
 from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
 
 pytest.importorskip("torch")
@@ -20,11 +21,8 @@ pytest.importorskip("torch")
 @pytest.fixture
 def logic(application, tmp_path, monkeypatch):  # noqa: F811
     """The module's logic with a worker that answers at once."""
-    fake = StrokeClient(tmp_path)
-    kind = sys.modules["StrokeCTP"].StrokeCTPLogic
-    monkeypatch.setattr(kind, "newClient", lambda self: fake)
-    monkeypatch.setattr(kind, "missingPackages", lambda self: [])
-    made = kind()
+    compute_with(monkeypatch, StrokeClient(tmp_path), models=None)
+    made = sys.modules["StrokeCTP"].StrokeCTPLogic()
     yield made
     made.stop()
 

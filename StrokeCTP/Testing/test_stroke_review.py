@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from stroke_panel_support import StrokeClient, phantom
 from NeuraxisLib.result import Measurement, Result, ScalarMap
 from NeuraxisLib.volume import Volume
 from StrokeCTPLib.corrections import remeasured
+from Testing.slicer_stand_in.fake_worker import compute_with
 from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
 from Testing.slicer_stand_in.segment_editor import paint
 
@@ -62,9 +62,7 @@ def test_without_core_there_is_no_ratio():
 def client(application, tmp_path, monkeypatch):  # noqa: F811
     """A worker that answers when told to, behind the module's real logic."""
     fake = StrokeClient(tmp_path)
-    logic = sys.modules["StrokeCTP"].StrokeCTPLogic
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake, models=None)
     return fake
 
 

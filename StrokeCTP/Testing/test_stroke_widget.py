@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 from stroke_panel_support import StrokeClient, phantom
 
+from Testing.slicer_stand_in.fake_worker import compute_with, lack
 from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
 
 pytest.importorskip("torch")
@@ -17,9 +16,7 @@ pytest.importorskip("torch")
 def client(application, tmp_path, monkeypatch):  # noqa: F811
     """A worker that answers when told to, behind the module's real logic; nothing is missing."""
     fake = StrokeClient(tmp_path)
-    logic = sys.modules["StrokeCTP"].StrokeCTPLogic
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake, models=None)
     return fake
 
 
@@ -334,9 +331,7 @@ def test_leaving_the_module_keeps_the_run(application, widget, client):  # noqa:
 
 
 def test_missing_packages_are_named_and_offered(application, client, frames, monkeypatch):  # noqa: F811
-    logic, missing = sys.modules["StrokeCTP"].StrokeCTPLogic, ["torch"]
-    monkeypatch.setattr(logic, "missingPackages", lambda self: list(missing))
-    monkeypatch.setattr(logic, "installPackages", lambda self: missing.clear() or "Installed.")
+    lack(monkeypatch, "torch")
     widget = application.new_widget("StrokeCTP")
     assert "torch" in widget.ui.installLabel.text and not widget.ui.applyButton.enabled
     widget.ui.installButton.click()

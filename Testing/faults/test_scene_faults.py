@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result
+from Testing.slicer_stand_in.fake_worker import FakeClient, bleed_result, compute_with
 from Testing.slicer_stand_in.fixtures import add_head, application, stand_in  # noqa: F401
 
 MOVED = np.array([[0.98, -0.17, 0, 12], [0.17, 0.98, 0, -7], [0, 0, 1, 31], [0, 0, 0, 1.0]])
@@ -18,13 +15,7 @@ MOVED = np.array([[0.98, -0.17, 0, 12], [0.17, 0.98, 0, -7], [0, 0, 1, 31], [0, 
 def client(application, tmp_path, monkeypatch):  # noqa: F811
     """A fake worker behind the module's real logic, with a model installed and nothing missing."""
     fake = FakeClient(tmp_path)
-    header = {"title": "Starter", "notice": "For research.", "licence": "Apache-2.0", "scores": {}}
-    logic = sys.modules["HemorrhageSeg"].HemorrhageSegLogic
-    monkeypatch.setattr(logic, "newClient", lambda self: fake)
-    monkeypatch.setattr(
-        logic, "models", lambda self, refresh=False: [SimpleNamespace(name="starter", title="Starter", header=header)]
-    )
-    monkeypatch.setattr(logic, "missingPackages", lambda self: [])
+    compute_with(monkeypatch, fake)
     return fake
 
 

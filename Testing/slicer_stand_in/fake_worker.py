@@ -1,9 +1,11 @@
-"""A worker client that computes nothing: the test says when and how a run ends."""
+"""A worker client that computes nothing, and how it gets behind a module's real logic: the test says how a run ends."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +62,34 @@ def follow_up_result(volume) -> Result:
         {"expansion": Table("Expansion", heads, ((FOLLOW_UP_RULE, "yes", "certain", "somebody"),))},
         warnings=["Expansion: yes.", "Later scan: look twice."],
     )
+
+
+def installed_model(title: str = "Starter", **scores: float) -> Any:
+    """A model as the panels see it: a name and a header."""
+    header = {"title": title, "notice": "Trained on simulation, research use only.", "licence": "Apache-2.0"}
+    return SimpleNamespace(name=title.lower(), title=title, header={**header, "scores": scores})
+
+
+def compute_with(monkeypatch: Any, client: Any, models: Sequence[Any] | None = (installed_model(),)) -> None:
+    """Let the real logic of every module made from now on compute with a client; no package is missing.
+
+    ``models``: what is installed; None for the models that really are.
+    """
+    from NeuraxisLib.scene_logic import TaskLogic
+
+    monkeypatch.setattr(TaskLogic, "newClient", lambda self: client)
+    monkeypatch.setattr(TaskLogic, "missingPackages", lambda self: [])
+    if models is not None:
+        monkeypatch.setattr(TaskLogic, "models", lambda self, refresh=False: list(models))
+
+
+def lack(monkeypatch: Any, *packages: str) -> None:
+    """Let packages be missing until the panel installs them."""
+    from NeuraxisLib.scene_logic import TaskLogic
+
+    missing = list(packages)
+    monkeypatch.setattr(TaskLogic, "missingPackages", lambda self: list(missing))
+    monkeypatch.setattr(TaskLogic, "installPackages", lambda self: missing.clear() or "Installed.")
 
 
 class FakeClient:
