@@ -57,6 +57,7 @@ def seen(opened: Opened, button, folder) -> dict:
     recorded = opened.application.recorded
     slicer.mrmlScene.SetSaveToXMLString(1)
     slicer.mrmlScene.Commit()
+    slicer.mrmlScene.SetSaveToXMLString(0)  # or scenes saved from now on would have no scene file in them
     return {
         "widgets": widgets,
         "scene": slicer.mrmlScene.GetSceneXMLString(),
