@@ -7,7 +7,8 @@
 #   make benchmark    time and memory beside a named peer, in the same run
 #   make lock         pin the run-time packages by version and hash in requirements.lock.txt
 #   make sbom         list them in neuraxis.cdx.json (CycloneDX), for a release
-#   make audit        ask the database of known weaknesses about them (needs a network)
+#   make audit        ask the database of known weaknesses about them (needs a network; else it fails)
+#   make audit-offline  the same with the last advisories that a package brings along, of July 2021
 #   make screenshots  remake the pictures of the README
 #   make clean        remove the environment and what the commands above wrote
 #
@@ -26,7 +27,7 @@ DEMO_OUTPUT ?= demo-output
 TRAIN_DEMO_OUTPUT ?= train-demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train-demo test lint benchmark lock sbom audit screenshots clean
+.PHONY: help demo train-demo test lint benchmark lock sbom audit audit-offline screenshots clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -59,8 +60,12 @@ lock: $(VENV)/.ready-release
 sbom: $(VENV)/.ready-release
 	$(BIN)/cyclonedx-py requirements $(LOCK) --short-PURLs --pyproject pyproject.toml --output-reproducible -o neuraxis.cdx.json
 
+# Strict: a package that the database does not answer for is a failure, not a pass.
 audit: $(VENV)/.ready-release
-	$(BIN)/pip-audit --require-hashes --disable-pip -r $(LOCK)
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r $(LOCK)
+
+audit-offline: $(VENV)/.ready-release
+	$(BIN)/python Testing/offline_audit.py $(LOCK)
 
 screenshots: $(VENV)/.ready-test
 	$(BIN)/python Testing/screenshots.py
