@@ -193,6 +193,7 @@ GOOD = {
     "stroke": (
         ("perfusion, NIfTI", perfusion, as_file(".nii.gz")),
         ("perfusion, DICOM", perfusion, as_dicom),
+        ("perfusion, NRRD", perfusion, as_file(".nrrd")),
     ),
     "discs": (
         ("lumbar MR, NRRD", spine, as_file(".nrrd")),

@@ -58,12 +58,14 @@ def test_what_the_judge_calls_lost_or_wrong(tmp_path):
 
 def test_what_a_rerun_must_not_leave_or_change(tmp_path):
     pytest.importorskip("distributed")
-    from Testing.benchmarks.archive_of_200 import half_written, state
+    from Testing.benchmarks.archive_of_200 import entered_twice, half_written, state
 
     for name in ("discs/whole/result.json", "discs/part/labels.seg.nrrd", "discs/.whole.7.partial/result.json"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("{}")
     assert half_written(tmp_path) == ["discs/.whole.7.partial", "discs/part"]
+    (tmp_path / "discs" / "batch.jsonl").write_text('{"case": "a"}\n{"case": "b"}\n{"case": "a"}\n')
+    assert entered_twice(tmp_path) == ["discs a"]
     before = state(tmp_path)
     os.utime(tmp_path / "discs" / "whole" / "result.json", ns=(1, 1))
     assert [name for name, facts in state(tmp_path).items() if facts != before[name]] == ["discs/whole/result.json"]

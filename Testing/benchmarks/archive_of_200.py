@@ -6,8 +6,9 @@ Simulates studies of all three tasks in several formats, a tenth of them broken 
 batch --scheduler`` once per task, with the models that ship, on a Dask scheduler and worker processes of this computer.
 When half of the studies are finished, a worker that is computing is killed (SIGKILL), and another is started 5 s later,
 as a cluster would. Then every good study must have a readable result on its own grid, with a measure near its truth;
-every broken one the sentence of its fault, and no result; nothing may be half written; and a second run must leave
-every file as it is and give no task to the cluster. Prints one table; exit status 1 if anything does not hold.
+every broken one the sentence of its fault, and no result; nothing may be half written or entered twice; and a second
+run must leave every file as it is and give no task to the cluster. Prints one table; exit status 1 if anything does
+not hold.
 """
 
 from __future__ import annotations
@@ -221,6 +222,16 @@ def half_written(results: Path) -> list[str]:
     return sorted(str(path.relative_to(results)) for path in {*hidden, *unfinished})
 
 
+def entered_twice(results: Path) -> list[str]:
+    """Studies that a ledger tells of more than once, as one that was computed anew."""
+    told = Counter(
+        f"{ledger.parent.name} {json.loads(line)['case']}"
+        for ledger in results.glob("*/batch.jsonl")
+        for line in ledger.read_bytes().splitlines()
+    )
+    return sorted(name for name, times in told.items() if times > 1)
+
+
 def state(results: Path) -> dict[str, tuple[str, int]]:
     """Path -> (digest, time of change) of every file of a result, and of the ledgers."""
     files = [path for path in [*results.glob("*/*/**/*"), *results.glob("*/batch.jsonl")] if path.is_file()]
@@ -239,7 +250,8 @@ class Outcome:
 
     Attributes:
         verdicts: of every study. first, again: the two runs.
-        leftovers: what was half written. changed: files that the rerun changed. moves: of tasks during the rerun.
+        leftovers: what was half written. doubled: studies with more than one entry in the ledger.
+        changed: files that the rerun changed. moves: of tasks during the rerun.
         computed: cases that each worker brought to an end.
     """
 
@@ -247,6 +259,7 @@ class Outcome:
     first: Run
     again: Run
     leftovers: list[str]
+    doubled: list[str]
     changed: list[str]
     moves: int
     computed: Counter
@@ -256,6 +269,7 @@ class Outcome:
         """Everything that does not hold, in words."""
         found = [f"{v.end}: {v.study.task} {v.study.name} ({v.study.kind}): {v.why}" for v in self.verdicts if v.why]
         found += [f"half written: {name}" for name in self.leftovers]
+        found += [f"entered twice: {name}" for name in self.doubled]
         found += [f"changed by the rerun: {name}" for name in self.changed]
         found += [f"the rerun moved {self.moves} tasks of the cluster"] if self.moves else []
         cases = sum(summary["cases"] for summary in self.again.summaries.values())
@@ -283,7 +297,7 @@ def hold(folder: Path, studies: int = 200, workers: int = 2, broken: float = 0.1
     finally:
         killer.stop()
         cluster.close()
-    return Outcome(verdicts, first, again, half_written(results), changed, moves, who)
+    return Outcome(verdicts, first, again, half_written(results), entered_twice(results), changed, moves, who)
 
 
 def report(outcome: Outcome) -> str:
@@ -303,7 +317,7 @@ def report(outcome: Outcome) -> str:
     return "\n".join([
         *lines,
         f"{count} studies, {bad} of them broken in {ways} ways: {ended[RIGHT]} right, {ended[WRONG]} wrong-silent, "
-        f"{ended[LOST]} lost, {len(outcome.leftovers)} half written",
+        f"{ended[LOST]} lost, {len(outcome.leftovers)} half written, {len(outcome.doubled)} entered twice",
         f"wall time {first_s:.0f} s ({by_task}), {3600 * count / first_s:.0f} cases per hour",
         *outcome.first.events,
         "cases computed: " + ", ".join(f"{name} {number}" for name, number in sorted(outcome.computed.items())),
