@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from NeuraxisLib.atomic import atomic_write
+from NeuraxisLib.checkpoint_torch import has_damaged_member
 from NeuraxisLib.errors import InputError, OutputError
 from Training.recipe import Recipe
 
@@ -38,9 +39,15 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 def read(path: Path, device: torch.device) -> dict:
     """A file of :func:`save`, its tensors on ``device``; InputError if it is missing or damaged."""
     try:
+        if has_damaged_member(path):  # torch looks at no check sum
+            raise _damaged(path)
         return torch.load(path, weights_only=True, map_location=device)
     except Exception:  # whatever a damaged archive makes torch raise
-        raise InputError(f"'{path.name}' of the run is missing or damaged; choose another run folder.") from None
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"'{path.name}' of the run is missing or damaged; choose another run folder.")
 
 
 def read_checkpoint(run: Path, recipe: Recipe, device: torch.device) -> dict | None:
@@ -52,7 +59,11 @@ def read_checkpoint(run: Path, recipe: Recipe, device: torch.device) -> dict | N
     if not path.exists():
         return None
     state = read(path, device)
-    changed = difference(Recipe(json.loads(state["recipe"])), recipe)
+    try:
+        earlier = Recipe(json.loads(state["recipe"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _damaged(path) from None
+    changed = difference(earlier, recipe)
     if changed:
         raise InputError(
             f"The run folder '{run.name}' holds a run with another '{changed}'; "

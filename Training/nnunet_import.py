@@ -95,7 +95,7 @@ def _header(task: str, card: dict[str, str], arguments: dict, label: str, traini
 def _json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise InputError(

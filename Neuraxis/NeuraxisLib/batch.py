@@ -318,7 +318,11 @@ class Batch:
         mark = batch_record.mark_of(entry.folder)
         if mark.get("recipe") != entry.recipe or mark.get("input_sha256") != digest_of(entry.case):
             return False
-        self._finish(entry, batch_record.done_record(entry, 0.0))
+        try:
+            record = batch_record.done_record(entry, 0.0)
+        except InputError:  # damaged since: it is computed again
+            return False
+        self._finish(entry, record)
         entry.earlier = True
         self._computed -= 1
         return True

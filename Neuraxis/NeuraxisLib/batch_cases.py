@@ -223,9 +223,13 @@ def _rows(table: Path) -> list[dict[str, str]]:
             file.seek(0)
             delimiter = ";" if sample.split("\n")[0].count(";") > sample.split("\n")[0].count(",") else ","
             reader = csv.DictReader(file, delimiter=delimiter, restkey="_more", restval="")
-            return [{(name or "_").strip(): str(cell).strip() for name, cell in row.items()} for row in reader]
+            rows = [{(name or "_").strip(): str(cell).strip() for name, cell in row.items()} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"'{table.name}' cannot be read as a CSV table (UTF-8); export it again.") from error
+    known = [(name, cell) for row in rows for name, cell in row.items() if not name.startswith("_")]
+    if any(len(f"{name}{cell}x".splitlines()) > 1 for name, cell in known):
+        raise InputError(f"'{table.name}' has a line break within a cell; close the quotes of its cells.")
+    return rows
 
 
 def _option(text: str, kind: Any) -> Any:

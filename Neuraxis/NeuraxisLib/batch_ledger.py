@@ -1,7 +1,8 @@
 """The ledger of a batch: one line of JSON per finished case in the output folder, so that a batch can go on.
 
-Each line is written at once and flushed to the disk; a line that a kill has cut off is passed over. A result that was
-complete but not yet in the ledger is known by what its result.json says of its input (``recipe``, ``input_sha256``).
+Each line is written at once and flushed to the disk; a line that a kill has cut off, or that the disk has damaged, is
+passed over. A result that was complete but not yet in the ledger is known by what its result.json says of its input
+(``recipe``, ``input_sha256``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from NeuraxisLib.atomic import output_error
+from NeuraxisLib.batch_record import is_record
 from NeuraxisLib.errors import OutputError
 
 LEDGER_FILE = "batch.jsonl"
@@ -71,9 +73,10 @@ class Ledger:
             whole = line.endswith(b"\n")
             try:
                 record = json.loads(line)
-                self.records[record["case"]] = record
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, RecursionError):
                 continue
+            if is_record(record):
+                self.records[record["case"]] = record
         if not whole:  # cut off by a kill: what follows begins a line of its own
             self._file.write(b"\n")
 

@@ -14,6 +14,37 @@ from NeuraxisLib.errors import InputError, NeuraxisError
 from NeuraxisLib.result_folder import RESULT_FILE
 from NeuraxisLib.run import remove_leftovers
 
+#: What the line of a finished case may hold beside its name, state and folder.
+_TEXTS = ("recipe", "stamp", "chosen", "finished", "input_sha256", "version", "model", "code", "error")
+#: Numbers beyond this are no measurement of a patient, and no table takes them.
+_LARGEST = 1e15
+
+
+def is_record(record: object) -> bool:
+    """Whether this can be a line of a ledger. One that the disk has damaged is passed over: its case is done again."""
+    if not isinstance(record, dict):
+        return False
+    texts = [record[name] for name in ("case", "state", "folder", *_TEXTS) if record.get(name) is not None]
+    numbers = record.get("values", {})
+    warned = record.get("warnings", [])
+    if not (all(isinstance(text, str) for text in texts) and isinstance(numbers, dict) and isinstance(warned, list)):
+        return False
+    folder = record.get("folder", "")
+    return (
+        bool(record.get("case"))
+        and record.get("state") in ("done", "failed")
+        and Path(folder).name == folder
+        and folder not in ("", "..")
+        and all(isinstance(text, str) for text in (*numbers, *warned))
+        and all(_is_number(number) for number in (record.get("seconds"), *numbers.values()) if number is not None)
+        and isinstance(record.get("attempts", 0), int)
+        and _is_number(record.get("attempts", 0))
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
+
 
 def done_record(entry: Any, seconds: float) -> dict[str, Any]:
     """The ledger's line for a case whose result folder is complete.
@@ -26,15 +57,21 @@ def done_record(entry: Any, seconds: float) -> dict[str, Any]:
         InputError: the folder does not hold a readable result.
     """
     document = _document(entry.folder)
-    provenance = document.get("provenance") or {}
-    return {
-        **_common(entry, "done", seconds),
-        "input_sha256": provenance.get("input_sha256", ""),
-        "values": values(document.get("measurements") or []),
-        "warnings": list(document.get("warnings") or []),
-        "version": document.get("neuraxis_version", ""),
-        "model": _model_name(provenance),
-    }
+    try:
+        provenance = document.get("provenance") or {}
+        record = {
+            **_common(entry, "done", seconds),
+            "input_sha256": provenance.get("input_sha256", ""),
+            "values": values(document.get("measurements") or []),
+            "warnings": list(document.get("warnings") or []),
+            "version": document.get("neuraxis_version", ""),
+            "model": _model_name(provenance),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        record = None
+    if not is_record(record):
+        raise InputError(f"The result in '{entry.folder.name}' is damaged; run the case again.")
+    return record
 
 
 def failed_record(entry: Any, error: NeuraxisError, seconds: float) -> dict[str, Any]:
@@ -72,6 +109,8 @@ def mark_of(folder: Path) -> dict[str, str]:
     try:
         provenance = _document(folder).get("provenance") or {}
     except InputError:
+        return {}
+    if not isinstance(provenance, dict):
         return {}
     return {key: provenance[key] for key in ("recipe", "input_sha256") if key in provenance}
 
@@ -113,7 +152,7 @@ def _common(entry: Any, state: str, seconds: float) -> dict[str, Any]:
 def _document(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The result in '{folder.name}' cannot be read; run the case again.") from error
     if not isinstance(document, dict):
         raise InputError(f"The result in '{folder.name}' is damaged; run the case again.")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,17 +56,25 @@ class Distribution:
 def write_report(batch: Batch, path: Path) -> str:
     """Write the page; a sentence if it cannot be made here. OutputError if it cannot be written."""
     try:
-        import jinja2
+        template = _template()
     except ImportError:
         return f"{path.name} was not written, because the package jinja2 is missing; install it for reports."
+    page = template.render(**_contents(batch))
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return ""
+
+
+@cache
+def _template() -> Any:
+    """The page's template, compiled once."""
+    import jinja2
+
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = lambda value: f"{value:.3g}"
-    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(**_contents(batch))
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return ""
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _contents(batch: Batch) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,16 +47,41 @@ def read_torch(path: Path) -> dict[str, Tensor]:
         )
     _check_archive(path)
     try:
+        if has_damaged_member(path):
+            raise _damaged(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols and old classes: nothing a reader could do about
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if type(error).__name__ == "UnpicklingError":  # told by its name: nothing here may import a pickle reader
             raise _refused(path, error) from None
-        if isinstance(error, MemoryError) or "not enough memory" in str(error):
+        if isinstance(error, (MemoryError, ModelError)) or "not enough memory" in str(error):
             raise
-        raise ModelError(f"The checkpoint '{path.name}' is damaged or was cut short; obtain it again.") from None
+        raise _damaged(path) from None
     return {name: _dense(path, name, tensor) for name, tensor in _state_dict(path, content).items()}
+
+
+def has_damaged_member(path: Path) -> bool:
+    """Whether the check sum of a member of a zip archive is wrong, which torch itself does not look at.
+
+    Members without one (``torch.serialization.set_crc32_options(False)``) are passed over.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # an older form, which has no check sums
+            return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in filter(lambda one: one.CRC, archive.infolist()):
+                with archive.open(member) as content:
+                    while content.read(1 << 20):
+                        pass
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError, RuntimeError, zlib.error):
+        return True
+    return False
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"The checkpoint '{path.name}' is damaged or was cut short; obtain it again.")
 
 
 def _check_archive(path: Path) -> None:

@@ -209,7 +209,7 @@ def _settings(texts: list[str]) -> dict[str, Any]:
             raise InputError(f"'{text[:80]}' is not of the form argument=value; correct --set.")
         try:
             settings[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             settings[name] = value
     return settings
 

@@ -138,8 +138,8 @@ def _read_itk(path: Path) -> Volume:
 def _check_dimension_count(path: Path) -> None:
     """InputError for a MetaImage of absurdly many dimensions, for which ITK takes memory on the stack and crashes."""
     with open(path, "rb") as file:
-        found = re.search(rb"NDims\s*=\s*(-?\w+)", file.read(1 << 14))
-    if found and not re.fullmatch(rb"[1-9]", found[1]):
+        found = re.findall(rb"NDims\s*=\s*(-?\w+)", file.read(1 << 14))
+    if not all(re.fullmatch(rb"[1-9]", count) for count in found):  # the last one counts, wherever in a line it stands
         raise InputError(f"'{path.name}' is damaged or cut short; copy or export it again.")
 
 

@@ -81,7 +81,10 @@ class Review:
         """The review of :meth:`to_json`. Raises InputError if it is none, or of a newer version."""
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise InputError("The review is damaged; give the verdict again.")
-        if document.get("schema_version", 0) > SCHEMA_VERSION:
+        version = document.get("schema_version", 0)
+        if not isinstance(version, int):
+            raise InputError("The review is damaged; give the verdict again.")
+        if version > SCHEMA_VERSION:
             raise InputError("The review was made by a newer Neuraxis; update this one.")
         words = {name: document.get(name, "") for name in cls.__dataclass_fields__}
         if not all(isinstance(word, str) for word in words.values()):
@@ -150,7 +153,7 @@ def read_review(folder: str | Path) -> Review | None:
         return Review.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The review in '{Path(folder).name}' cannot be read; give the verdict again.") from error
 
 

@@ -321,8 +321,9 @@ class WorkerClient:
         elif handle is None or event.get("id") != handle.id:
             return
         elif kind == "progress" and handle._kill_at is None:
-            if isinstance(event.get("fraction"), int | float):
-                handle.fraction, handle.stage = float(event["fraction"]), str(event.get("stage", ""))
+            fraction = event.get("fraction")
+            if isinstance(fraction, int | float) and 0 <= fraction <= 1:
+                handle.fraction, handle.stage = float(fraction), str(event.get("stage", ""))
                 handle._call("progress", handle.fraction, handle.stage)
         elif kind in ("done", "failed", "cancelled"):
             self._current = None
@@ -334,8 +335,7 @@ class WorkerClient:
         if event["event"] == "cancelled" or too_late:
             self._finish_cancelled(handle)
         elif event["event"] == "failed" or event.get("folder") != str(handle._output):  # the worker makes no other
-            message = str(event.get("message", "The computing process gave no answer that is known here; run again."))
-            handle.error = error_of_code(str(event.get("code")), message, event.get("choices"))
+            handle.error = _error_of(event)
             handle._end("failed", "failed", handle.error)
         else:
             handle.fraction, handle.result_folder = 1.0, handle._output
@@ -414,6 +414,15 @@ class WorkerClient:
         """Remove what a worker that is gone may have left beside the output."""
         if handle._output is not None:
             remove_leftovers(handle._output, dead=[process.pid] if process.pid else [])
+
+
+def _error_of(event: dict) -> NeuraxisError:
+    """The error that a worker tells, whatever it put in place of a sentence and of choices."""
+    message, choices = event.get("message"), event.get("choices")
+    words = message.split() if isinstance(message, str) else []
+    sentence = " ".join(words) or "The computing process gave no answer that is known here; run again."
+    usable = isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)
+    return error_of_code(str(event.get("code")), sentence, choices if usable else None)
 
 
 def default_python() -> str:

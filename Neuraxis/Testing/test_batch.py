@@ -323,6 +323,6 @@ def test_the_ledger_needs_no_lock_where_disks_have_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
     ledger = batch_ledger.Ledger(tmp_path / "out")
-    ledger.add({"case": "a", "state": "done"})
+    ledger.add({"case": "a", "state": "done", "folder": "a"})
     ledger.close()
     assert batch_ledger.Ledger(tmp_path / "out").records["a"]["state"] == "done"

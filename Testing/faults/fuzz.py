@@ -34,7 +34,11 @@ if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), *(str(path) for path in ROOT.glob("[A-Z]*/") if list(path.glob("*Lib")))]
 
 from NeuraxisLib.errors import NeuraxisError
-from Testing.faults.fuzz_subjects import SUBJECTS, Subject
+from Testing.faults.fuzz_stores import STORES
+from Testing.faults.fuzz_subjects import FILES, Subject
+from Testing.faults.fuzz_texts import TEXTS
+
+SUBJECTS: dict[str, Subject] = {**FILES, **TEXTS, **STORES}
 
 OUTCOMES = ("read", "refused", "unforeseen", "wrong", "died", "hung")
 #: What one file may take, in s and in bytes of address space beyond what the libraries take.
@@ -106,7 +110,8 @@ def _read_all(subject: str | Subject, folder: Path, number: int, end: int, pipe:
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders print
+    for stream in (1, 2):  # what decoders print
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     logging.disable()
     warnings.simplefilter("ignore")
     subject = SUBJECTS[subject] if isinstance(subject, str) else subject
@@ -116,13 +121,14 @@ def _read_all(subject: str | Subject, folder: Path, number: int, end: int, pipe:
     for current in range(number, end):
         path.write_bytes(subject.mutate(data, current))
         start = time.monotonic()
-        outcome, detail = _judge(subject, path, good)
+        outcome, detail = judge(subject, path, good)
         pipe.send((outcome, detail, time.monotonic() - start))
     pipe.close()
     os._exit(0)
 
 
-def _judge(subject: Subject, path: Path, good: object) -> tuple[str, str]:
+def judge(subject: Subject, path: Path, good: object) -> tuple[str, str]:
+    """(outcome, detail) of reading the file at ``path``; ``good`` is what the whole file gave."""
     try:
         found = subject.read(path)
     except NeuraxisError as error:

@@ -45,19 +45,19 @@ class Subject:
         write: puts the good file (and what belongs to it) into a folder; returns its path.
         read: the reader under test, given that path.
         wrong: given what the good and the mutant file gave, says in words what is silently wrong; empty if nothing is.
-        mutate: number -> damaged bytes of the file.
         header_bytes: where most of the damage goes.
+        damage: (bytes of the file, number) -> damaged bytes, for texts that have a form of their own.
     """
 
     write: Callable[[Path], Path]
     read: Callable[[Path], Any]
     wrong: Callable[[Any, Any], str] = _nothing_wrong
     header_bytes: int = 400
-    as_json: bool = False
+    damage: Callable[[bytes, int], bytes] | None = None
 
     def mutate(self, data: bytes, number: int) -> bytes:
         """Damaged copy ``number`` of the good file."""
-        return mutant_json(data, number) if self.as_json else mutant(data, number, self.header_bytes)
+        return self.damage(data, number) if self.damage else mutant(data, number, self.header_bytes)
 
 
 def scan(dtype: str = "int16") -> Volume:
@@ -241,7 +241,7 @@ def _wrong_request(good: list[dict], found: list[dict]) -> str:
     return "" if all(text.endswith(".") and "\n" not in text for text in texts) else "no sentence"
 
 
-SUBJECTS: dict[str, Subject] = {
+FILES: dict[str, Subject] = {
     "nifti": Subject(_image("nii"), read_volume, _bounded_image, 352),
     "nifti-packed": Subject(_image("nii.gz"), read_volume, _same_image, 1200),
     "nrrd": Subject(_image("nrrd"), read_volume, _bounded_image, 420),
@@ -256,8 +256,8 @@ SUBJECTS: dict[str, Subject] = {
     "dicom-jpeg-ls": Subject(_dicom(JPEGLSLossless), _read_dicom, _wrong_dicom, 1600),
     "dicom-jpeg-2000": Subject(_dicom("JPEG2000"), _read_dicom, _wrong_dicom, 1600),
     "model": Subject(_write_model, _read_model, _wrong_model, 1500),
-    "result": Subject(_write_result, _read_result, as_json=True),
+    "result": Subject(_write_result, _read_result, damage=mutant_json),
     "labels": Subject(_write_labels, _read_labels),
     "exchange": Subject(_write_exchange, _read_exchange, _bounded_image, 700),
-    "requests": Subject(_write_request, _read_request, _wrong_request, as_json=True),
+    "requests": Subject(_write_request, _read_request, _wrong_request, damage=mutant_json),
 }

@@ -13,6 +13,9 @@ EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000,
 WORDS = (b"nan", b"inf", b"-1", b"1e999", b"0x10", b"\x00", b"\xff\xfe", b"[[[[[[", b"{}", b'"', b"\n\n", b",,,,",
          b"9" * 400, b"null", b"../../x", b"=cmd()", b"<b>", b"%s%n")  # fmt: skip
 
+#: Stands in a text of JSON for lists nested deeper than a parser goes, which no library would write.
+DEEP, NESTED = b'"deep"', b"[" * 20_000 + b"]" * 20_000
+
 
 def mutant(data: bytes, number: int, header_bytes: int) -> bytes:
     """Copy ``number`` of a file, damaged in one to four ways; most hit the first ``header_bytes``."""
@@ -85,7 +88,19 @@ def mutant_json(data: bytes, number: int) -> bytes:
     document = json.loads(data)
     for _ in range(int(rng.integers(1, 4))):
         _change_value(document, rng)
-    text = json.dumps(document).encode()
+    text = json.dumps(document).encode().replace(DEEP, NESTED)
+    return mutant(text, number, len(text)) if number % 3 == 0 else text
+
+
+def mutant_lines(data: bytes, number: int) -> bytes:
+    """Lines of JSON with values replaced, removed or nested, as :func:`mutant_json`; some lines twice or in turn."""
+    rng = np.random.default_rng([20_263, number])
+    lines = [json.loads(line) for line in data.splitlines()]
+    for _ in range(int(rng.integers(1, 4))):
+        _change_value(lines, rng)
+    if lines and rng.random() < 0.2:
+        lines.insert(int(rng.integers(len(lines))), lines[int(rng.integers(len(lines)))])
+    text = b"".join(json.dumps(line).encode().replace(DEEP, NESTED) + b"\n" for line in lines)
     return mutant(text, number, len(text)) if number % 3 == 0 else text
 
 
@@ -104,5 +119,6 @@ def _change_value(document: object, rng: np.random.Generator) -> None:
     if rng.random() < 0.2:
         del at[key]
         return
-    odd = [None, True, -1, 0, 3.5, 1e308, 10**30, "", "x" * 300, "../x", "\u0000", [], {}, [[]], {"a": {}}, [1, "2"]]
+    odd = [None, True, -1, 0, 3.5, 1e308, 10**30, "", "x" * 300, "../x", "\u0000", [], {}, [[]], {"a": {}}, [1, "2"],
+           "deep"]  # fmt: skip
     at[key] = odd[int(rng.integers(len(odd)))]

@@ -8,23 +8,59 @@ import time
 
 import pytest
 
-from Testing.faults.fuzz import fuzz
-from Testing.faults.fuzz_subjects import SUBJECTS, Subject
+from NeuraxisLib import task
+from Testing.faults.fuzz import SUBJECTS, fuzz, judge
+from Testing.faults.fuzz_stores import STORES
+from Testing.faults.fuzz_subjects import Subject
 from Testing.faults.mutants import mutant
 
 #: Mutants of each syntax: enough that a reader that lets an error through is found by most runs of the suite.
 SAMPLE = 40
+META = b"NDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\nTransformMatrix ="
+#: What once got through, by an exception, a crash or in silence: (syntax, what in the good file, what in its place).
+FOUND = [
+    ("metaimage", META, META.replace(b"3\n", b"3\xe9") + b"\nNDims = 3073498 "),  # ITK crashed
+    ("review", b'"schema_version": 1', b'"schema_version": []'),
+    ("review", b'"corrected"', b"[" * 20_000),
+    ("times-csv", b"frame;time_a_ms;time_b_ms\n1;0;200\n2;1500;1700\n3;3000;3200\n4;4500;4700\n", b"frame;time\n"),
+    ("times-json", b"1.5", b"[" * 20_000),
+    ("times-json", b"1.5", b"1" + b"0" * 400),
+    ("case-table", b"three,b/three", b'three,"b/three'),
+    ("training-table", b"a_m.nii", b"9" * 400),
+    ("training-list", b'["ID_a", "ID_b"]', b"[" * 20_000),
+    ("ledger", b'"folder": "one"', b'"folder": "../scans"'),
+    ("ledger", b'"folder": "one"', b'"folder": true'),
+    ("ledger", b'"model": "bright"', b'"model": ["m"]'),
+    ("ledger", b'"attempts": 1', b'"attempts": 1e308'),
+    ("ledger", b'"attempts": 1', b'"attempts": true'),
+    ("ledger", b'"attempts": 1', b'"attempts": ' + b"[" * 20_000),
+    ("batch-result", b'"warnings": []', b'"warnings": 3.5'),
+    ("batch-result", b'"provenance": {', b'"provenance": 7, "other": {'),
+    ("answers", b'"fraction": 0.75', b'"fraction": -1'),
+    ("answers", b'"fraction": 0.75', b'"fraction": 1' + b"0" * 400),
+]
 
 
 @pytest.mark.parametrize("syntax", SUBJECTS)
 def test_damaged_files_are_read_right_or_refused_in_words(syntax, tmp_path):
-    if syntax == "model":
+    if syntax in ("model", *STORES):
         pytest.importorskip("torch")
     tally = fuzz(syntax, 0, SAMPLE, tmp_path)
     assert tally.faults == 0, tally.examples
     assert tally.counts["died"] == 0, tally.examples
     assert sum(tally.counts.values()) == SAMPLE
     assert tally.counts["refused"] > SAMPLE // 20 or syntax == "requests"  # which are all answered
+
+
+@pytest.mark.parametrize(("syntax", "old", "new"), FOUND, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_once_got_through_does_so_no_more(syntax, old, new, tmp_path, monkeypatch):
+    monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
+    subject = SUBJECTS[syntax]
+    path = subject.write(tmp_path)
+    good, data = subject.read(path), path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+    assert judge(subject, path, good)[0] in ("read", "refused"), judge(subject, path, good)
 
 
 def test_a_mutant_has_its_number():

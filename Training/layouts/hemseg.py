@@ -64,7 +64,7 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
             slices = data["slice_list"]
             slices = list(slices.values()) if isinstance(slices, dict) else list(slices)
             found[str(scan)] = Annotation(str(scan), str(patient), tuple(str(s).removeprefix("ID_") for s in slices))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             text = f"Line {number} of '{path.name}' is no scan of HemSeg; it needs a patient, a scan and a slice_list."
             raise InputError(text) from None
     return found

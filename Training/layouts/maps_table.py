@@ -8,6 +8,7 @@ are). Paths count from the table's folder. Maps in colours need ``--ranges cbf=1
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from NeuraxisLib.errors import NeuraxisError
@@ -38,7 +39,7 @@ def find(root: Path, options: LayoutOptions) -> Found:
             continue
         seen.add(name)
         files = {word: path.parent / row[word].replace("\\", "/") for word in ("maps", "truth") if row.get(word)}
-        missing = [word for word, place in files.items() if not place.exists()]
+        missing = [word for word, place in files.items() if not os.path.exists(place)]
         if missing:
             found.fault("pairing", f"The {missing[0]} of '{name}' was not found; correct its path in the table.", name)
             continue

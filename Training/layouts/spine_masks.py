@@ -84,7 +84,7 @@ def _listed(root: Path) -> dict[str, list]:
             name: [[LAST_DISC + 1 - int(disc["from_bottom"]), *map(float, disc["ras_mm"])] for disc in entry["discs"]]
             for name, entry in data.items()
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"'{path.name}' cannot be read ({error}); correct or remove it.") from None
 
 

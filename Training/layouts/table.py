@@ -8,6 +8,7 @@ scans whose slices are labelled but not outlined). Paths count from the table's 
 from __future__ import annotations
 
 import csv
+import os
 import re
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _source(folder: Path, row: dict[str, str], found: Found) -> Source | None:
     for word in _FILES:
         if row.get(word):
             files[word] = folder / row[word].replace("\\", "/")
-    missing = [word for word, path in files.items() if not path.exists()]
+    missing = [word for word, path in files.items() if not os.path.exists(path)]
     for word in missing:
         found.fault("pairing", f"The {word} of '{name}' was not found; correct its path in the table.", name)
     if missing:

@@ -178,7 +178,7 @@ def _slice_labels(folder: Path) -> dict[str, dict]:
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))
         good = all(isinstance(entry["positive_slices"], dict) for entry in labels.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         good = False
     if not good:
         raise InputError(

@@ -111,7 +111,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
         return {"maps": document["maps"], "warnings": document["warnings"]}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"The result in '{folder.name}' cannot be read; compute it again.") from error
 
 
