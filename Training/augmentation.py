@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import check_choice
 from Training.sampling import Batch
 from Training.warp import Range, Warp, uniform
 
@@ -176,8 +176,7 @@ def augmentation_of(name: str, axes: int = 2, spacing: Sequence[float] | None = 
     Raises:
         InputError: there is no such name.
     """
-    if name not in PRESETS:
-        raise InputError(f"There is no augmentation '{name}'; choose one of: {', '.join(PRESETS)}.")
+    check_choice("augmentation", name, PRESETS)
     return Augmentation(PRESETS[name](axes, tuple(spacing) if spacing is not None else (1.0,) * axes))
 
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from operator import attrgetter
 from typing import Any
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from Training import recipe_keys as keys
 from Training.recipe_keys import Keys, Range
 
@@ -116,8 +116,7 @@ def network_class(task: str, name: str) -> Any:
         raise InputError(
             f"The task '{task}' needs its library {library}, which is not installed; install Neuraxis with it."
         ) from None
-    if name not in table:
-        raise InputError(f"There is no network '{name}'; choose one of: {', '.join(table)}.")
+    check_choice("network", name, table)
     return found(table[name])
 
 

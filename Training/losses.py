@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from Training.distributed import total
 from Training.sampling import Batch
 from Training.simulation.bank import CLEAN, UNKNOWN
@@ -92,8 +92,7 @@ def loss_of(
 def named(name: str, table: Mapping[str, Loss] | None = None) -> Loss:
     """The loss of that name in a table; InputError, listing all names, if there is none."""
     table = LOSSES if table is None else table
-    if name not in table:
-        raise InputError(f"There is no loss '{name}'; choose one of: {', '.join(table)}.")
+    check_choice("loss", name, table)
     return table[name]
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 
 #: What is taken for an option that a recipe does not give.
 DEFAULTS: dict[str, Any] = {
@@ -72,8 +72,7 @@ def optimiser_of(parameters: Iterable[nn.Parameter], options: Mapping[str, Any])
     chosen, parameters = {**DEFAULTS, **options}, list(parameters)
     chosen["fused"] = _can_fuse(parameters)
     name = chosen["optimiser"]
-    if name not in OPTIMISERS:
-        raise InputError(f"There is no optimiser '{name}'; choose one of: {', '.join(OPTIMISERS)}.")
+    check_choice("optimiser", name, OPTIMISERS)
     try:
         return OPTIMISERS[name](parameters, chosen)
     except (TypeError, ValueError) as error:
@@ -96,10 +95,7 @@ class Schedule:
     def __init__(self, options: Mapping[str, Any], steps: int):
         self.options, self.steps = {**DEFAULTS, **options}, steps
         self._best, self._waited, self._factor = -math.inf, 0, 1.0
-        if self.options["schedule"] not in SCHEDULES:
-            raise InputError(
-                f"There is no schedule '{self.options['schedule']}'; choose one of: {', '.join(SCHEDULES)}."
-            )
+        check_choice("schedule", self.options["schedule"], SCHEDULES)
 
     def rate(self, step: int) -> float:
         """The share at a step, counted from 0."""

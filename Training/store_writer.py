@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from NeuraxisLib.atomic import atomic_write
-from NeuraxisLib.errors import GeometryError, InputError
+from NeuraxisLib.errors import GeometryError, InputError, check_choice
 from Training.store import FORMAT, IGNORED, VERSION, CaseInfo, Store, StoredCase
 
 #: Voxels (k, j, i) per chunk: patches and stacks of a few slices both meet few of them, and each fits a core's cache.
@@ -47,8 +47,7 @@ class StoreWriter:
         compression: str = "lzf",
         chunk_kji: tuple[int, int, int] = CHUNK_KJI,
     ):
-        if compression not in COMPRESSIONS:
-            raise InputError(f"There is no compression '{compression}'; choose one of: {', '.join(COMPRESSIONS)}.")
+        check_choice("compression", compression, COMPRESSIONS)
         self.path, self.chunk_kji = Path(path), chunk_kji
         self.provenance = dict(provenance or {})
         packed = {"lzf": {"compression": "lzf"}, "gzip": {"compression": "gzip", "compression_opts": 1}, "none": {}}

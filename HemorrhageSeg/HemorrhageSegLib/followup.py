@@ -6,7 +6,6 @@ new, gone or unchanged; nothing is measured on resampled voxels but these three 
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,10 +23,10 @@ from HemorrhageSegLib.followup_report import Comparison, measurements, tables, w
 from HemorrhageSegLib.followup_task import FollowUpOptions
 from HemorrhageSegLib.task import TASK as HEMORRHAGE
 from HemorrhageSegLib.task import HemorrhageOptions
-from NeuraxisLib import __version__
 from NeuraxisLib.clock import Clock
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.labels import LabelTable
+from NeuraxisLib.provenance import software
 from NeuraxisLib.result import Result, ScalarMap
 from NeuraxisLib.slice_view import BRAIN_WINDOW_HU
 from NeuraxisLib.task import Progress
@@ -238,11 +237,8 @@ def _provenance(baseline: TimePoint, later: TimePoint, found: Registration, cloc
         return facts | ({"model": model} if model else {})
 
     return {
-        "neuraxis": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        **software(),
         "simpleitk": sitk.Version.VersionString(),
-        "system": f"{platform.system()} {platform.machine()}",
         "earlier": scan(baseline),
         "later": scan(later),
         "registration": {

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from NeuraxisLib.task import Progress, Task
+from NeuraxisLib.task import Progress, Task, option
 
 if TYPE_CHECKING:
     from NeuraxisLib.result import Result
-
-
-def _option(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
 class FollowUpOptions:
     """Options of the follow-up; a scan that no result is named for is outlined first."""
 
-    device: str = _option("auto", "Where to compute: auto, cpu, cuda or mps.")
-    model: str = _option("", "Installed model or model file that outlines a scan without a result.")
-    baseline_result: str = _option("", "Result folder (or label map) of the earlier scan.")
-    later_result: str = _option("", "Result folder (or label map) of the later scan.")
-    baseline_series: str = _option("", "Series of the earlier scan where its DICOM folder holds several.")
-    later_series: str = _option("", "Series of the later scan where its DICOM folder holds several.")
-    hours_between: float = _option(-1.0, "Hours from the earlier scan to the later one; negative: as DICOM says.")
+    device: str = option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    model: str = option("", "Installed model or model file that outlines a scan without a result.")
+    baseline_result: str = option("", "Result folder (or label map) of the earlier scan.")
+    later_result: str = option("", "Result folder (or label map) of the later scan.")
+    baseline_series: str = option("", "Series of the earlier scan where its DICOM folder holds several.")
+    later_series: str = option("", "Series of the later scan where its DICOM folder holds several.")
+    hours_between: float = option(-1.0, "Hours from the earlier scan to the later one; negative: as DICOM says.")
 
 
 def _run(inputs: dict[str, Any], model: None, options: FollowUpOptions, progress: Progress) -> Result:

@@ -6,7 +6,6 @@ weights, see :data:`HemorrhageSegLib.prediction.CLASSICAL`) is added there and c
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -18,9 +17,9 @@ from HemorrhageSegLib.density import drop_bone_edges, searched_space
 from HemorrhageSegLib.findings import Findings, measure_hemorrhage
 from HemorrhageSegLib.prediction import Prediction, chosen_method, finder_for
 from HemorrhageSegLib.task import HemorrhageOptions
-from NeuraxisLib import __version__
 from NeuraxisLib.clock import Clock
 from NeuraxisLib.models import ModelFile
+from NeuraxisLib.provenance import model_facts, software
 from NeuraxisLib.result import Result, ScalarMap
 from NeuraxisLib.task import Progress
 from NeuraxisLib.uncertainty import binary_entropy, most_uncertain_slices
@@ -151,11 +150,8 @@ def _provenance(
 ) -> dict:
     ensemble = ", ".join(member["name"] for member in found.facts.get("members", [])[1:])  # names, not where they lie
     return {
-        "neuraxis": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "model": {"name": model.name, "title": model.title, "file": model.path.name, "sha256": model.sha256},
+        **software(),
+        "model": model_facts(model),
         "options": {**asdict(options), "ensemble": ensemble},
         "uncertainty": {
             "method": method.name,

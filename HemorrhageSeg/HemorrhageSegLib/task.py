@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from NeuraxisLib.series_rule import SeriesRule
-from NeuraxisLib.task import Progress, Task
+from NeuraxisLib.task import Progress, Task, option
 from NeuraxisLib.uncertainty_methods import CHOICES
 
 if TYPE_CHECKING:
@@ -20,51 +20,45 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 MOST_PASSES = 1000
 
 
-def _option(default, help_text: str):
-    return field(default=default, metadata={"help": help_text})
-
-
 @dataclass(frozen=True)
 class HemorrhageOptions:
     """Options of the hemorrhage task. A negative number means: as the model file says."""
 
-    device: str = _option("auto", "Where to compute: auto, cpu, cuda or mps.")
-    precision: str = _option("auto", "auto, float32 or bfloat16; auto takes bfloat16 where it is faster and agrees.")
-    threshold: float = _option(-1.0, "Probability from which a voxel is called blood; negative: the model's.")
-    min_component_ml: float = _option(-1.0, "Connected bleeds below this many mL are dropped; negative: the model's.")
-    uncertainty: str = _option(
+    device: str = option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    precision: str = option("auto", "auto, float32 or bfloat16; auto takes bfloat16 where it is faster and agrees.")
+    threshold: float = option(-1.0, "Probability from which a voxel is called blood; negative: the model's.")
+    min_component_ml: float = option(-1.0, "Connected bleeds below this many mL are dropped; negative: the model's.")
+    uncertainty: str = option(
         "model",
         "How uncertainty is computed: model (as the model file says), entropy, slex_paper or slex_entropy (SLEX-Net), "
         "mc_dropout, mc_batchnorm, ensemble or tta.",
     )
-    uncertainty_passes: int = _option(20, "Predictions averaged by mc_dropout, mc_batchnorm and tta.")
-    seed: int = _option(0, "Seed of what is random in mc_dropout, mc_batchnorm and tta.")
-    ensemble: str = _option("", "Further models of an ensemble, by name or file, separated by commas.")
-    keep_brain_mask: bool = _option(False, "Add the intracranial space that was searched as a map.")
-    legacy_batch_statistics: bool = _option(
+    uncertainty_passes: int = option(20, "Predictions averaged by mc_dropout, mc_batchnorm and tta.")
+    seed: int = option(0, "Seed of what is random in mc_dropout, mc_batchnorm and tta.")
+    ensemble: str = option("", "Further models of an ensemble, by name or file, separated by commas.")
+    keep_brain_mask: bool = option(False, "Add the intracranial space that was searched as a map.")
+    legacy_batch_statistics: bool = option(
         False, "Normalise with the statistics of this patient's slices in one batch, as DR-UNet's released code did."
     )
-    legacy_mask_threshold: bool = _option(
+    legacy_mask_threshold: bool = option(
         False, "Call a pixel blood from a probability of 1/255, as DR-UNet's released code did (after 8-bit rounding)."
     )
-    legacy_fixed_dpi_volume: bool = _option(
+    legacy_fixed_dpi_volume: bool = option(
         False, "Add the volume as DR-UNet's released code measured it: 96 dpi, 4.5 mm slices, contours."
     )
-    legacy_stretched_sheet: bool = _option(
+    legacy_stretched_sheet: bool = option(
         False, "Stretch all probabilities to 0..1 before the threshold, as DR-UNet's validation pictures were."
     )
 
-    legacy_no_skull_strip: bool = _option(
+    legacy_no_skull_strip: bool = option(
         False, "Let a classical method search the whole picture, bone and all, as DR-UNet's publication compared it."
     )
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"There is no precision '{self.precision}'; choose one of: {', '.join(PRECISIONS)}.")
+        check_choice("precision", self.precision, PRECISIONS)
         if self.threshold >= 1 or self.threshold == 0:
             raise InputError(f"The threshold is a probability between 0 and 1, not {self.threshold:g}; correct it.")
-        if self.uncertainty not in CHOICES:
-            raise InputError(f"There is no uncertainty '{self.uncertainty}'; choose one of: {', '.join(CHOICES)}.")
+        check_choice("uncertainty", self.uncertainty, CHOICES)
         if not 2 <= self.uncertainty_passes <= MOST_PASSES:
             raise InputError(
                 f"The number of passes lies between 2 and {MOST_PASSES}, not at {self.uncertainty_passes}; correct it."

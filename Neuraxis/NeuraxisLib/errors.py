@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class NeuraxisError(Exception):
     """Base of every error meant for a user; ``str(error)`` is one sentence, ``code`` is stable for scripts."""
@@ -70,3 +72,10 @@ class CancelledError(NeuraxisError):
 
     def __init__(self, message: str = "Cancelled; nothing was changed."):
         super().__init__(message)
+
+
+def check_choice(what: str, chosen: object, choices: Iterable[str]) -> None:
+    """Raise InputError, naming the choices, unless ``chosen`` is one of them; ``what`` it is, such as precision."""
+    known = list(choices)
+    if chosen not in known:
+        raise InputError(f"There is no {what} '{chosen}'; choose one of: {', '.join(known)}.")

@@ -22,27 +22,30 @@ _MARKUPS_SCHEMA = (
 
 def write_text_files(result: Result, folder: Path) -> None:
     """Write measurements, tables, curves and points of a result into a folder."""
-    _write_csv(folder / MEASUREMENTS_FILE, *_measurement_rows(result.measurements))
+    write_csv(folder / MEASUREMENTS_FILE, *_measurement_rows(result.measurements))
     for name, table in result.tables.items():
-        _write_csv(folder / f"{name}.csv", [_head(*column) for column in table.columns], table.rows)
+        write_csv(folder / f"{name}.csv", [_head(*column) for column in table.columns], table.rows)
     for name, plot in result.curves.items():
-        _write_csv(folder / f"{name}.csv", *_curve_rows(plot))
+        write_csv(folder / f"{name}.csv", *_curve_rows(plot))
     if result.points:
         with open(folder / POINTS_FILE, "x", encoding="utf-8") as file:
             json.dump(markups(result.points), file, indent=1, ensure_ascii=False)
 
 
-def plain(value: Any) -> Any:
-    """Numbers, words, lists and mappings as JSON has them; what is not a finite number becomes null."""
+def plain(value: Any, infinite: bool = False) -> Any:
+    """Numbers, words, lists and mappings as JSON has them; what is not a finite number becomes null.
+
+    ``infinite``: an infinite number becomes the word ``inf`` or ``-inf`` instead.
+    """
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, infinite) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, np.ndarray)):
-        return [plain(item) for item in value]
+        return [plain(item, infinite) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value) if infinite and not math.isnan(value) else None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 # -- CSV ------------------------------------------------------------------------------------------------------
@@ -66,19 +69,24 @@ def _curve_rows(plot: CurvePlot) -> tuple[list[str], list[tuple]]:
     return heads, [(x, *(curve.get(x) for curve in values)) for x in places]
 
 
-def _write_csv(path: Path, heads: Iterable[str], rows: Iterable[Iterable]) -> None:
+def write_csv(path: Path, heads: Iterable[str], rows: Iterable[Iterable], infinite: bool = False) -> None:
+    """Write a new CSV file of cells as :func:`csv_cell` makes them."""
     with open(path, "x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([csv_cell(head) for head in heads])
-        writer.writerows([csv_cell(value) for value in row] for row in rows)
+        writer.writerows([csv_cell(value, infinite) for value in row] for row in rows)
 
 
-def csv_cell(value: Any) -> Any:
-    """A CSV cell; words that a spreadsheet would run as a formula get an apostrophe in front (OWASP)."""
-    if isinstance(value, str):
-        return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-    value = plain(value)
-    return "" if value is None else value
+def csv_cell(value: Any, infinite: bool = False) -> Any:
+    """A CSV cell; words that a spreadsheet would run as a formula get an apostrophe in front (OWASP).
+
+    ``infinite``: an infinite number is written as ``inf`` or ``-inf``; else it is empty, as what is undefined.
+    """
+    shown = plain(value, infinite)
+    number = isinstance(value, (float, np.floating))
+    if isinstance(shown, str) and not number and shown.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + shown
+    return "" if shown is None else shown
 
 
 # -- points ---------------------------------------------------------------------------------------------------

@@ -40,6 +40,11 @@ class Example:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def option(default: Any, help_text: str) -> Any:
+    """A field of a task's options dataclass, with what ``--help`` says of it."""
+    return field(default=default, metadata={"help": help_text})
+
+
 class Progress:
     """What a long computation reports to, and where it learns that the user cancelled.
 
@@ -75,7 +80,7 @@ class Task:
         name: short name used on the command line and in model files.
         title: what the button says.
         inputs: input name -> what it must be, in words; the first is the main one.
-        options_type: dataclass of the options, with defaults; every field carries ``metadata={"help": ...}``; one is
+        options_type: dataclass of the options, with defaults; every field is an :func:`option`; one is
             ``device`` (auto, cpu, cuda or mps).
         resources: folder with ``labels.csv`` and ``Models/*.safetensors``.
         run: ``run(inputs, model, options, progress) -> Result``; inputs maps names to Volumes, model is a

@@ -25,7 +25,7 @@ import numpy as np
 
 from NeuraxisLib import __version__
 from NeuraxisLib.atomic import atomic_write
-from NeuraxisLib.errors import GeometryError, InputError, OutputError
+from NeuraxisLib.errors import GeometryError, InputError, OutputError, check_choice
 from NeuraxisLib.files import write_volume
 from NeuraxisLib.result import Landmark
 from NeuraxisLib.result_folder import read_result
@@ -105,8 +105,8 @@ def export_result(
         InputError: no result of discs, or no such form.
         OutputError, GeometryError: as :func:`write_discs`.
     """
-    if form not in ("", BIDS, *FILE_FORMATS):
-        raise InputError(f"There is no format '{form}'; choose one of: {', '.join([*FILE_FORMATS, BIDS])}.")
+    if form:
+        check_choice("format", form, (*FILE_FORMATS, BIDS))
     result = read_result(folder)
     if form == BIDS:
         discs = named_discs(result.points)

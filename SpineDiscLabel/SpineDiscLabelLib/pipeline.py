@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from NeuraxisLib import __version__
 from NeuraxisLib.clock import Clock
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.models import ModelFile
+from NeuraxisLib.provenance import model_facts, software
 from NeuraxisLib.result import Landmark, Result, ScalarMap
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
@@ -166,11 +165,8 @@ def _provenance(
 ) -> dict:
     shown = images.preprocessing
     return {
-        "neuraxis": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "model": {"name": model.name, "title": model.title, "file": model.path.name, "sha256": model.sha256},
+        **software(),
+        "model": model_facts(model),
         "options": asdict(options),
         "device": predictor.device,
         "precision": predictor.precision,

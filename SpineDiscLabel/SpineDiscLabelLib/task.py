@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from NeuraxisLib.series_rule import SeriesRule
-from NeuraxisLib.task import Progress, Task
+from NeuraxisLib.task import Progress, Task, option
 
 if TYPE_CHECKING:
     from NeuraxisLib.models import ModelFile
@@ -22,31 +22,25 @@ NAMINGS = ("chain", "skeleton", "fork", "conditions")
 IMAGE, SECOND = "mr", "second"
 
 
-def _option(default, help_text: str):
-    return field(default=default, metadata={"help": help_text})
-
-
 @dataclass(frozen=True)
 class DiscOptions:
     """Options of the disc task. A negative number means: as the model file says."""
 
-    device: str = _option("auto", "Where to compute: auto, cpu, cuda or mps.")
-    precision: str = _option("float32", "float32, bfloat16 or auto; with the latter two faint discs may come and go.")
-    threshold: float = _option(-1.0, "Evidence from which a place is a candidate; negative: the model's.")
-    lowest: str = _option("", "Name of the lowest disc in view where you know it, such as L5/S1; the chain obeys.")
-    highest: str = _option("", "Name of the highest disc in view where you know it, such as C2/C3; the chain obeys.")
-    naming: str = _option(
+    device: str = option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    precision: str = option("float32", "float32, bfloat16 or auto; with the latter two faint discs may come and go.")
+    threshold: float = option(-1.0, "Evidence from which a place is a candidate; negative: the model's.")
+    lowest: str = option("", "Name of the lowest disc in view where you know it, such as L5/S1; the chain obeys.")
+    highest: str = option("", "Name of the highest disc in view where you know it, such as C2/C3; the chain obeys.")
+    naming: str = option(
         "chain",
         "How discs are named: chain; to compare with: skeleton (released search), fork (its later guards), conditions "
         "(rules).",
     )
-    check_direction: bool = _option(True, "Refuse an image whose header seems to name wrong directions.")
+    check_direction: bool = option(True, "Refuse an image whose header seems to name wrong directions.")
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"There is no precision '{self.precision}'; choose one of: {', '.join(PRECISIONS)}.")
-        if self.naming not in NAMINGS:
-            raise InputError(f"There is no naming '{self.naming}'; choose one of: {', '.join(NAMINGS)}.")
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("naming", self.naming, NAMINGS)
         if self.naming != NAMINGS[0] and (self.lowest or (self.highest and self.naming != "conditions")):
             raise InputError(f"The naming '{self.naming}' takes no disc that you know; leave lowest and highest out.")
         if self.threshold >= 1 or self.threshold == 0:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from StrokeCTPLib.map_units import MAP_UNITS
 
 #: Scale -> (share of the range, red, green, blue) of the colours between which it is linear.
@@ -56,8 +56,7 @@ _GLYPH_SCALE = 2
 
 def colour_table(scale: str, entries: int = ENTRIES) -> np.ndarray:
     """(entries, 3) uint8 RGB of a scale, lowest value first; InputError if there is no such scale."""
-    if scale not in SCALES:
-        raise InputError(f"There is no colour scale '{scale}'; choose one of: {', '.join(SCALES)}.")
+    check_choice("colour scale", scale, SCALES)
     return _between(SCALES[scale], entries)
 
 

@@ -19,7 +19,7 @@ from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
 from NeuraxisLib.atomic import new_folder
 from NeuraxisLib.dicom_export_header import patient_and_study, require_highdicom
 from NeuraxisLib.dicom_source import source_images
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from NeuraxisLib.parametric_map import MANUFACTURER, Quantity, planes_lps, unknown_source, write_parametric_map
 from NeuraxisLib.result import ScalarMap
 from NeuraxisLib.result_folder import read_result
@@ -103,8 +103,7 @@ def write_maps(
     """
     if form not in FORMATS:
         raise InputError(f"There is no format '{form}' for maps; choose one of: {', '.join(FORMATS)}.")
-    if scale not in (*SCALES, USUAL):
-        raise InputError(f"There is no colour scale '{scale}'; choose one of: {', '.join((*SCALES, USUAL))}.")
+    check_choice("colour scale", scale, (*SCALES, USUAL))
     folder, progress = Path(folder), progress or Progress()
     images = list(source) if source else unknown_source(next(iter(maps.values())).volume)
     with new_folder(folder) as partial:

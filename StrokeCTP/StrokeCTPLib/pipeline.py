@@ -8,16 +8,15 @@ With a model file the lesions come from the network instead of from thresholds; 
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from NeuraxisLib import __version__
 from NeuraxisLib.clock import Clock
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.models import ModelFile
+from NeuraxisLib.provenance import model_facts, software
 from NeuraxisLib.result import Result, ScalarMap
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import AxisOrder, Volume
@@ -295,13 +294,8 @@ def _provenance(
 ) -> dict:
     kept = {**asdict(options), "times": "given" if options.times else ""}  # where the file lies is nobody's business
     return {
-        "neuraxis": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "model": None
-        if model is None
-        else {"name": model.name, "title": model.title, "file": model.path.name, "sha256": model.sha256},
+        **software(),
+        "model": None if model is None else model_facts(model),
         "options": kept,
         "lesions": {**asdict(rules), "drawn_by": "thresholds" if model is None else "network"},
         "network": facts,

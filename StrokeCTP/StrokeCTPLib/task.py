@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from NeuraxisLib.series_rule import SeriesRule
-from NeuraxisLib.task import Progress, Task
+from NeuraxisLib.task import Progress, Task, option
 from StrokeCTPLib.mismatch import Patient
 from StrokeCTPLib.threshold_rules import THRESHOLD_RULES
 
@@ -39,55 +39,50 @@ LIMITS = {
 }
 
 
-def _option(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
-
-
 @dataclass(frozen=True)
 class StrokeOptions:
     """Options of the stroke task. The thresholds are those of the standard engine (plain bSVD); see ``family``."""
 
-    device: str = _option("auto", "Where to compute: auto, cpu, cuda or mps.")
-    precision: str = _option("auto", "Of a network: auto, float32 or bfloat16.")
-    kind: str = _option("auto", "What the input is: frames, maps, or auto to look.")
-    times: str = _option("", "File with the time of every frame (.json, .csv, .txt); overrides what the images say.")
-    interval_s: float | None = _option(
+    device: str = option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    precision: str = option("auto", "Of a network: auto, float32 or bfloat16.")
+    kind: str = option("auto", "What the input is: frames, maps, or auto to look.")
+    times: str = option("", "File with the time of every frame (.json, .csv, .txt); overrides what the images say.")
+    interval_s: float | None = option(
         None, "Seconds between frames, where the images do not say when they were taken."
     )
-    ranges: str = _option(
+    ranges: str = option(
         "", "Upper ends of the colour bars of maps in colours, such as cbf=100,tmax=12; or stavanger."
     )
-    spacing_mm: str = _option("", "Voxel size of maps that are pictures, column,row,slice in mm, such as 0.45,0.45,5.")
-    motion: str = _option("auto", "Correct motion between frames: auto (where the head has moved), on or off.")
-    smoothing_mm: float = _option(2.15, "SD of the smoothing within slices, in mm; 0 for none.")
-    edge_preserving: bool = _option(True, "Average neighbours with like time curves rather than by distance alone.")
-    deconvolution: str = _option("bsvd", "Of the maps by deconvolution: bsvd, osvd, ssvd or tikhonov.")
-    strength: float | None = _option(None, "Cut, limit or lambda of the deconvolution; the usual one if not given.")
-    residue: str = _option(
+    spacing_mm: str = option("", "Voxel size of maps that are pictures, column,row,slice in mm, such as 0.45,0.45,5.")
+    motion: str = option("auto", "Correct motion between frames: auto (where the head has moved), on or off.")
+    smoothing_mm: float = option(2.15, "SD of the smoothing within slices, in mm; 0 for none.")
+    edge_preserving: bool = option(True, "Average neighbours with like time curves rather than by distance alone.")
+    deconvolution: str = option("bsvd", "Of the maps by deconvolution: bsvd, osvd, ssvd or tikhonov.")
+    strength: float | None = option(None, "Cut, limit or lambda of the deconvolution; the usual one if not given.")
+    residue: str = option(
         "gamma", "Shape of the residue function of the model maps: gamma, exponential, linear or box."
     )
-    pooling_mm: float = _option(0.0, "SD over which the likelihood of the model is pooled, in mm; 0 for none.")
-    family: str = _option(
+    pooling_mm: float = option(0.0, "SD over which the likelihood of the model is pooled, in mm; 0 for none.")
+    family: str = option(
         "calibrated",
         "Maps from which lesions are drawn: svd (the thresholds as they are), calibrated (what they mean at this "
         "patient's noise and artery) or model (what they mean in the model's delay).",
     )
-    late_s: float = _option(6.0, "Tmax in s above which tissue is hypoperfused.")
-    rcbf: float = _option(0.30, "Share of the other side's flow below which hypoperfused tissue is core.")
-    smallest_ml: float = _option(3.0, "Hypoperfused regions below this many mL are dropped.")
-    smallest_core_ml: float = _option(1.0, "Core regions below this many mL are dropped.")
-    artery: str = _option("", "Voxel of the artery to take, slice,row,column from 0 as the image is stored.")
-    vein: str = _option("", "Voxel of the vein to take, slice,row,column from 0 as the image is stored.")
-    nihss: int | None = _option(None, "NIHSS, 0 to 42, for trial criteria and networks that read it.")
-    age: float | None = _option(None, "Age in years, for trial criteria and networks that read it.")
-    gender: float | None = _option(None, "0 male, 1 female, for networks that read it.")
-    onset_hours: float | None = _option(None, "Hours from last seen well to the scan, for trial criteria.")
-    flip_averaging: bool = _option(False, "Average a network's prediction with that of the mirror image.")
+    late_s: float = option(6.0, "Tmax in s above which tissue is hypoperfused.")
+    rcbf: float = option(0.30, "Share of the other side's flow below which hypoperfused tissue is core.")
+    smallest_ml: float = option(3.0, "Hypoperfused regions below this many mL are dropped.")
+    smallest_core_ml: float = option(1.0, "Core regions below this many mL are dropped.")
+    artery: str = option("", "Voxel of the artery to take, slice,row,column from 0 as the image is stored.")
+    vein: str = option("", "Voxel of the vein to take, slice,row,column from 0 as the image is stored.")
+    nihss: int | None = option(None, "NIHSS, 0 to 42, for trial criteria and networks that read it.")
+    age: float | None = option(None, "Age in years, for trial criteria and networks that read it.")
+    gender: float | None = option(None, "0 male, 1 female, for networks that read it.")
+    onset_hours: float | None = option(None, "Hours from last seen well to the scan, for trial criteria.")
+    flip_averaging: bool = option(False, "Average a network's prediction with that of the mirror image.")
 
     def __post_init__(self) -> None:
         for name, words in CHOICES.items():
-            if getattr(self, name) not in words:
-                raise InputError(f"There is no {name} '{getattr(self, name)}'; choose one of: {', '.join(words)}.")
+            check_choice(name, getattr(self, name), words)
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from StrokeCTPLib.colour_scales import STAVANGER_RANGES
 
 BACKGROUND, PENUMBRA, CORE = 0, 1, 2
@@ -100,8 +100,7 @@ def mark(
     Raises:
         InputError: there is no such rule, or it reads a map that is missing, of another grid or without a range.
     """
-    if rule not in THRESHOLD_RULES:
-        raise InputError(f"There is no threshold rule '{rule}'; choose one of: {', '.join(THRESHOLD_RULES)}.")
+    check_choice("threshold rule", rule, THRESHOLD_RULES)
     chosen = THRESHOLD_RULES[rule]
     missing = next((n for n in chosen.maps if n not in maps or (n in chosen.ranges and n not in ranges)), None)
     if missing:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def published_scores(
         InputError: an unknown rule; no case; a case without truth or without prediction, where the rule is undefined.
     """
     if isinstance(rule, str):
-        if rule not in RULES:
-            raise InputError(f"There is no rule '{rule}'; choose one of: {', '.join(RULES)}.")
+        check_choice("rule", rule, RULES)
         rule = RULES[rule]
     distances, along, missed, false, truths, predictions = [], [], 0, 0, 0, 0
     for truth, prediction in cases:

@@ -11,11 +11,8 @@ overlays/*.png, animations/*.gif   pictures of every case
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,11 +22,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from NeuraxisLib import RESEARCH_USE_NOTICE, __version__
+from NeuraxisLib import RESEARCH_USE_NOTICE, result_text
 from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import OutputError
+from NeuraxisLib.provenance import software
 from NeuraxisLib.result import Table
 from NeuraxisLib.run import remove_leftovers
 from Training.evaluation.overlap import Overlap
@@ -135,9 +131,7 @@ def write_summary(
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "research_use_notice": RESEARCH_USE_NOTICE,
-        "neuraxis": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        **software(),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "truth": evaluation.source,
         "rules": asdict(evaluation.rules),
@@ -235,28 +229,10 @@ def _single(value: float, blank: list) -> list:
 
 
 def write_csv(path: Path, heads: Iterable[str], rows: Iterable[Iterable]) -> None:
-    """Write a CSV file: undefined is empty, infinite is ``inf``, words never run as a formula (OWASP)."""
-    with open(path, "x", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([_cell(head) for head in heads])
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    value = plain(value)
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) and value != "-inf":
-        return "'" + value
-    return "" if value is None else value
+    """As :func:`NeuraxisLib.result_text.write_csv`; an infinite distance is ``inf``."""
+    result_text.write_csv(path, heads, rows, infinite=True)
 
 
 def plain(value: Any) -> Any:
-    """Numbers, words, lists and mappings as JSON has them; NaN becomes null, infinity the word ``inf``."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, np.ndarray)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    """As :func:`NeuraxisLib.result_text.plain`; an infinite number becomes the word ``inf`` or ``-inf``."""
+    return result_text.plain(value, infinite=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import check_choice
 
 #: Layout -> (module, what it is in words).
 LAYOUTS = {
@@ -30,6 +30,5 @@ LAYOUTS = {
 
 def get_layout(name: str) -> ModuleType:
     """The adapter of that name; InputError names the known ones otherwise."""
-    if name not in LAYOUTS:
-        raise InputError(f"There is no layout '{name}'; choose one of: {', '.join(LAYOUTS)}.")
+    check_choice("layout", name, LAYOUTS)
     return import_module(LAYOUTS[name][0])

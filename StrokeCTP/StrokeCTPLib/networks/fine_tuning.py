@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from NeuraxisLib.errors import InputError
+from NeuraxisLib.errors import InputError, check_choice
 from StrokeCTPLib.networks.multi_input_vgg import VGG_DEPTHS, MultiInputVGG
 
 L1, L2 = 1e-6, 1e-5
@@ -65,10 +65,8 @@ def stages(regime: str, maps: tuple[str, ...], unfreezing: str = "blocks") -> tu
     Raises:
         InputError: there is no such regime or unfreezing.
     """
-    if regime not in REGIMES:
-        raise InputError(f"There is no regime '{regime}'; choose one of: {', '.join(REGIMES)}.")
-    if unfreezing not in UNFREEZINGS:
-        raise InputError(f"There is no unfreezing '{unfreezing}'; choose one of: {', '.join(UNFREEZINGS)}.")
+    check_choice("regime", regime, REGIMES)
+    check_choice("unfreezing", unfreezing, UNFREEZINGS)
     frozen = Stage("frozen", frozenset())
     every = Stage("all", frozenset((name, layer) for name in maps for layer in _LAYERS if "conv" in layer))
     if regime == "F":
