@@ -28,6 +28,7 @@ from NeuraxisLib.batch_entry import (
 )  # fmt: skip
 from NeuraxisLib.batch_ledger import Ledger
 from NeuraxisLib.batch_local import CANCELLED, DONE, FAILED, PROGRESS, CaseEvent, CaseJob
+from NeuraxisLib.batch_place import place_of
 from NeuraxisLib.errors import (
     CancelledError,
     DependencyError,
@@ -39,7 +40,7 @@ from NeuraxisLib.errors import (
 )
 from NeuraxisLib.input_digest import input_stamp, read_ahead
 from NeuraxisLib.process import as_user_error
-from NeuraxisLib.result_folder import RESULT_FILE
+from NeuraxisLib.remote import RemoteFolder, address_of
 from NeuraxisLib.task import get_task
 
 __all__ = ["Batch", "CaseOutcome", "Entry", "summary"]
@@ -50,8 +51,6 @@ TABLE_EVERY_S = 60.0
 TABLE_SHARE = 100
 #: How long one poll may look at cases that are finished already, so that a panel stays alive.
 _LOOK_S = 0.05
-#: Less free space than this after a failed write means a full disk.
-_FULL_BYTES = 16 << 20
 
 
 class Batch:
@@ -60,7 +59,8 @@ class Batch:
     Args:
         task: name of the task.
         cases: what to run.
-        output: folder that gets one result folder for each case, the tables, the report and the ledger.
+        output: folder that gets one result folder for each case, the tables, the report and the ledger; or the address
+            of one (``s3://...``, see :mod:`NeuraxisLib.remote`).
         workers: :class:`~NeuraxisLib.batch_local.LocalWorkers` or others of its kind.
         model, options, device, allow_gaps: of every case.
         retry_failed: whether cases that failed before are tried again although nothing about them has changed.
@@ -98,7 +98,7 @@ class Batch:
         on_failed: Callable[[NeuraxisError], None] | None = None,
         on_cancelled: Callable[[], None] | None = None,
     ):
-        self.task, self._workers, self._output = get_task(task), workers, Path(output).absolute()
+        self.task, self._workers, self._place = get_task(task), workers, place_of(output)
         self._model, self._options, self._device, self._gaps = model, dict(options or {}), device, allow_gaps
         self._retry = retry_failed
         self._on_case, self._on_progress = on_case or (lambda entry: None), on_progress
@@ -107,19 +107,24 @@ class Batch:
         recipe(self.task, self._model_sha256, self._options, None, allow_gaps)  # raises for options that do not fit
         cases = list(cases)
         folders = folder_names(case.name for case in cases)
-        self.entries = [Entry(case, self._output / folders[case.name], number=n) for n, case in enumerate(cases)]
+        self.entries = [Entry(case, self.output / folders[case.name], number=n) for n, case in enumerate(cases)]
         self._counts = Counter({WAITING: len(cases)})  # of every status, as there may be 100,000 cases
         self.failure: NeuraxisError | None = None
         self.notes: list[str] = []
-        self._ledger = Ledger(self._output)
+        self._ledger = Ledger(self._place.desk)
         self._begin(self.entries)
 
     # -- state ------------------------------------------------------------------------------------------------
 
     @property
-    def output(self) -> Path:
+    def output(self) -> Path | RemoteFolder:
         """The output folder."""
-        return self._output
+        return self._place.folder
+
+    @property
+    def tables(self) -> Path:
+        """The folder of this computer with the tables; that of the output, or a copy of them until :meth:`close`."""
+        return self._place.desk
 
     @property
     def is_finished(self) -> bool:
@@ -181,6 +186,7 @@ class Batch:
             for event in self._workers.poll(patience_s):
                 self._handle(event)
             self._fill()
+            self._place.commit()
             if time.monotonic() - self._table_at > max(TABLE_EVERY_S, TABLE_SHARE * self._table_s):
                 self.write_tables()
         except OutputError as error:  # the ledger itself
@@ -229,7 +235,7 @@ class Batch:
             self._retried |= {id(entry) for entry in failed}
             self._waiting.extend(failed)
             return
-        self._ledger = Ledger(self._output)
+        self._ledger = Ledger(self._place.desk)
         self._begin([entry for entry in self.entries if entry.status == WAITING])
         self._retried = {id(entry) for entry in failed}
 
@@ -237,13 +243,18 @@ class Batch:
         """Let go of the workers and the ledger; cases under way are dropped."""
         self._workers.close()
         self._ledger.close()
+        self._place.close()
 
     def write_tables(self, report: bool = False) -> None:
         """Write cases.csv, cases.parquet and, at the end, report.html; what fails is said in ``notes``."""
-        from NeuraxisLib.batch_table import write_tables
+        from NeuraxisLib.batch_table import TABLES, write_tables
 
         begun = time.monotonic()
-        self.notes = write_tables(self, self._output, report)
+        self.notes = write_tables(self, self.tables, report)
+        try:
+            self._place.publish(TABLES)
+        except OutputError as error:
+            self.notes.append(str(error))
         self._table_at = time.monotonic()
         self._table_s = self._table_at - begun
 
@@ -300,11 +311,11 @@ class Batch:
         entry.stamp = input_stamp(case.inputs)
         if entry.attempts or id(entry) in self._retried:
             return False
-        entry.folder = self._output / record.get("folder", entry.folder.name)
+        entry.folder = self.output / record.get("folder", entry.folder.name)
         if record.get("recipe") == entry.recipe and self._is_same_input(entry, record):
             if record["state"] == FAILED and not self._retry:
                 return self._take(entry, record)
-            if record["state"] == DONE and (entry.folder / RESULT_FILE).is_file():
+            if record["state"] == DONE and self._place.is_finished(entry.folder):
                 return self._take(entry, record)
         return self._adopted(entry)
 
@@ -315,7 +326,7 @@ class Batch:
 
     def _adopted(self, entry: Entry) -> bool:
         """A result that was complete when a kill came before its line in the ledger."""
-        mark = batch_record.mark_of(entry.folder)
+        mark = batch_record.mark_of(entry.folder) if self._place.is_finished(entry.folder) else {}
         if mark.get("recipe") != entry.recipe or mark.get("input_sha256") != digest_of(entry.case):
             return False
         try:
@@ -337,10 +348,13 @@ class Batch:
 
     def _submit(self, entry: Entry) -> None:
         case = entry.case
+        if self._ledger.records.get(case.name, {}).get("state") == DONE:  # from now on another result may lie there
+            self._ledger.add({"case": case.name, "state": FAILED, "folder": entry.folder.name, "recipe": ""})
+            self._place.commit()
         if self._on_progress:
             self._on_progress(entry.number, len(self.entries), main_input(case).name or case.name)
         job = CaseJob(
-            self.task.name, case.inputs, str(entry.folder), self._model, merged_options(case, self._options),
+            self.task.name, case.inputs, address_of(entry.folder), self._model, merged_options(case, self._options),
             self._device, case.series, self._gaps, entry.recipe,
         )  # fmt: skip
         self._number += 1
@@ -362,7 +376,7 @@ class Batch:
         if event.kind == CANCELLED:
             self._set(entry, WAITING)
         elif event.kind == DONE:
-            entry.folder = event.folder
+            self._place.note(entry.folder)
             try:
                 self._finish(entry, batch_record.done_record(entry, time.monotonic() - entry.begun))
             except OutputError:
@@ -374,7 +388,7 @@ class Batch:
 
     def _failed(self, entry: Entry, error: NeuraxisError) -> None:
         if isinstance(error, (WorkerStartError, DependencyError)) or (
-            isinstance(error, OutputError) and batch_record.free_bytes(self._output) < _FULL_BYTES
+            isinstance(error, OutputError) and self._place.is_unusable()
         ):
             self._set(entry, WAITING)
             self._stop(error)  # the others would fail alike
@@ -409,7 +423,7 @@ class Batch:
         else:
             self.state = "cancelled" if self._cancelling else "done"
         if self.state == "done":
-            batch_record.sweep(self._output)
+            self._place.sweep()
         self.write_tables(report=True)
         self._ledger.close()
         self._workers.close()

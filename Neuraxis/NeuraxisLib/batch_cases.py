@@ -20,6 +20,7 @@ from typing import Any
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import READABLE, is_image_file
+from NeuraxisLib.remote import local_path
 from NeuraxisLib.result_folder import RESULT_FILE
 from NeuraxisLib.task import Progress, Task
 
@@ -84,7 +85,7 @@ def find_cases(
         return cases_of_csv(source, task)
     if source.is_file():
         return cases_of_files([source], task)
-    cases = list(_walk(source, source, task, Path(output).resolve(), match, progress))
+    cases = list(_walk(source, source, task, local_path(output).resolve(), match, progress))
     if not cases:
         wanted = f" that fits '{match}'" if match else ""
         raise InputError(

@@ -7,18 +7,20 @@ scheduler runs what anybody sends who can reach it: keep it within a network tha
 
 from __future__ import annotations
 
+import os
 import queue
+import threading
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from NeuraxisLib.batch_cases import gathered
-from NeuraxisLib.batch_local import CANCELLED, DONE, FAILED, CaseEvent, CaseJob
+from NeuraxisLib.batch_local import CANCELLED, DONE, FAILED, PROGRESS, CaseEvent, CaseJob, LocalWorkers
 from NeuraxisLib.errors import CancelledError, DependencyError, NeuraxisError, WorkerError, WorkerStartError
 from NeuraxisLib.process import as_user_error, error_of_code
+from NeuraxisLib.worker_client import WorkerClient
 
 GPU = "GPU"
 #: Cases given to the cluster for each that it can compute at once: the next is there when one ends, the rest wait in
@@ -39,16 +41,15 @@ class DaskWorkers:
     Args:
         scheduler: address such as ``tcp://host:8786``, or a cluster object of Dask.
         device: of the cases.
+        time_limit_s: a case that a worker has had for longer is stopped and counts as failed; None for no limit. Then
+            each thread of a worker computes in a process of its own, which can be stopped whatever it does.
 
     Raises:
         DependencyError: dask.distributed is not installed.
         WorkerStartError: the scheduler does not answer.
     """
 
-    #: Dask itself tries a case whose worker was lost elsewhere, as often as its scheduler allows (3 times by default).
-    attempts = 1
-
-    def __init__(self, scheduler: Any, device: str = "auto"):
+    def __init__(self, scheduler: Any, device: str = "auto", time_limit_s: float | None = None):
         try:
             import distributed
         except ImportError as error:
@@ -61,7 +62,10 @@ class DaskWorkers:
             raise WorkerStartError(
                 f"The Dask scheduler '{scheduler}' does not answer; check the address and that it runs."
             ) from error
-        self._device, self._futures, self._asked = device, {}, 0.0
+        self._device, self._limit_s, self._futures, self._asked = device, time_limit_s, {}, 0.0
+        #: Dask itself tries a case whose worker was lost elsewhere, as often as its scheduler allows (3 times by
+        #: default); it knows nothing of a process that the worker has started.
+        self.attempts = LocalWorkers.attempts if time_limit_s else 1
         self._slots, self._resources = 0, {}
         self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._look()
@@ -82,6 +86,7 @@ class DaskWorkers:
         future = self._client.submit(
             compute_case,
             asdict(job),
+            self._limit_s,
             key=f"neuraxis-{number}-{uuid.uuid4().hex[:8]}",
             resources=self._resources or None,
             pure=False,
@@ -128,7 +133,7 @@ class DaskWorkers:
             return CaseEvent(number, FAILED, error=_in_words(error))
         ended = future.result()
         if "folder" in ended:
-            return CaseEvent(number, DONE, folder=Path(ended["folder"]))
+            return CaseEvent(number, DONE)
         return CaseEvent(number, FAILED, error=error_of_code(ended["code"], ended["message"]))
 
     def _lost(self) -> list[CaseEvent]:
@@ -147,8 +152,10 @@ class DaskWorkers:
         self._slots = cards if use_cards else sum(int(worker["nthreads"]) for worker in workers)
 
 
-def compute_case(job: Mapping[str, Any]) -> dict[str, str]:
+def compute_case(job: Mapping[str, Any], time_limit_s: float | None = None) -> dict[str, str]:
     """One case on a worker of Dask: {"folder"} of the result, or {"code", "message"} of what is wrong."""
+    if time_limit_s:
+        return _compute_within(time_limit_s, CaseJob(**job))
     from NeuraxisLib.process import keep_freed_memory
     from NeuraxisLib.run import run_case
 
@@ -163,6 +170,33 @@ def compute_case(job: Mapping[str, Any]) -> dict[str, str]:
         fault = as_user_error(error)
         return {"code": fault.code, "message": str(fault)}
     return {"folder": str(job["output"])}
+
+
+def _compute_within(limit_s: float, job: CaseJob) -> dict[str, str]:
+    """The same in a process of this thread's own, as on one computer; it stays warm for the next case."""
+    if getattr(_THREAD, "limit_s", None) != limit_s:
+        _THREAD.workers, _THREAD.limit_s = LocalWorkers(_client_as_here, 1, limit_s), limit_s
+    workers = _THREAD.workers
+    try:
+        workers.submit(0, job)
+        while True:
+            for event in workers.poll(1.0):
+                if event.kind == DONE:
+                    return {"folder": job.output}
+                if event.kind != PROGRESS:
+                    raise event.error
+    except NeuraxisError as error:
+        return {"code": error.code, "message": str(error)}
+
+
+def _client_as_here() -> WorkerClient:
+    """A worker process with as many threads as this worker of Dask was given for computing."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return WorkerClient(threads=int(threads) if threads.isdigit() else None)
+
+
+#: The worker process of each thread.
+_THREAD = threading.local()
 
 
 def _models() -> Any:

@@ -26,7 +26,7 @@ class CaseJob:
     Attributes:
         task, model, options, device: as :class:`~NeuraxisLib.worker_client.Job` has them.
         inputs: input name -> path, or several files that belong together.
-        output: folder of the result.
+        output: folder of the result, or its address.
         series: DICOM series of the main input.
         allow_gaps: measure across missing slices.
         recipe: what is written into the result, so that it is known again.
@@ -51,7 +51,6 @@ class CaseEvent:
         number: of the case, as it was submitted.
         kind: PROGRESS, DONE, FAILED or CANCELLED.
         fraction, stage: of progress.
-        folder: with the result, once done.
         error: once failed.
     """
 
@@ -59,7 +58,6 @@ class CaseEvent:
     kind: str
     fraction: float = 0.0
     stage: str = ""
-    folder: Path | None = None
     error: NeuraxisError | None = None
 
 
@@ -104,12 +102,12 @@ class LocalWorkers:
         client = self._idle_client()
         inner = Job(
             job.task, {name: Path(path) for name, path in inputs.items()}, job.model, job.options, job.device,
-            Path(job.output), job.series, job.allow_gaps, job.recipe,
+            job.output, job.series, job.allow_gaps, job.recipe,
         )  # fmt: skip
         handle = client.run(
             inner,
             lambda fraction, stage: self._events.append(CaseEvent(number, PROGRESS, fraction, stage)),
-            lambda folder: self._end(CaseEvent(number, DONE, folder=Path(folder))),
+            lambda folder: self._end(CaseEvent(number, DONE)),
             lambda error: self._end(CaseEvent(number, FAILED, error=error)),
             lambda: self._end(CaseEvent(number, CANCELLED, error=CancelledError())),
         )

@@ -14,7 +14,7 @@ from NeuraxisLib.result_text import csv_cell
 if TYPE_CHECKING:
     from NeuraxisLib.batch import Batch
 
-CSV_FILE, PARQUET_FILE, REPORT_FILE = "cases.csv", "cases.parquet", "report.html"
+CSV_FILE, PARQUET_FILE, REPORT_FILE = TABLES = "cases.csv", "cases.parquet", "report.html"
 #: Columns before and after those of the measurements, with the type that Parquet gives them.
 _BEFORE = {"case": str, "status": str, "error_code": str, "error": str}
 _AFTER = {

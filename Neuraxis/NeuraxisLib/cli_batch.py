@@ -21,6 +21,7 @@ from NeuraxisLib.batch_record import main_value
 from NeuraxisLib.cli_process import EXIT_CODES, faults_reported
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.panel import time_left
+from NeuraxisLib.remote import refuse_memory
 from NeuraxisLib.run import DEVICES
 from NeuraxisLib.task import TASKS, get_task
 from NeuraxisLib.worker_client import WorkerClient
@@ -40,9 +41,10 @@ def run_batch(
         ),
     ],
     output: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="Folder for the results, cases.csv, report.html and the ledger by which a batch goes on.",
+            help="Folder for the results, cases.csv, report.html and the ledger by which a batch goes on; or an "
+            "address such as s3://bucket/folder.",
             metavar="OUT",
             show_default=False,
         ),
@@ -83,6 +85,7 @@ def run_batch(
     """
     with faults_reported(as_json):
         chosen, found = get_task(task), None
+        refuse_memory(output)
         options = _options(option or [])
         found = find_cases(cases, chosen, output, match)
         if list_only:
@@ -112,11 +115,11 @@ def _workers(
     if scheduler and slurm is not None:
         raise InputError("Give --scheduler or --slurm, not both.")
     if scheduler:
-        yield DaskWorkers(scheduler, device)
+        yield DaskWorkers(scheduler, device, 60 * time_limit or None)
         return
     cluster = slurm_cluster(slurm)
     try:
-        yield DaskWorkers(cluster, device)
+        yield DaskWorkers(cluster, device, 60 * time_limit or None)
     finally:
         cluster.close()
 

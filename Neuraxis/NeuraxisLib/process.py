@@ -128,6 +128,19 @@ def memory_use() -> MemoryUse:
     return MemoryUse(psutil.Process().memory_info().rss, machine.available, machine.total)
 
 
+def is_alive(process: int) -> bool:
+    """Whether a process of that number runs on this computer."""
+    if os.name != "posix":  # there os.kill would end the process; to take it for living does no harm
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def as_user_error(error: BaseException) -> NeuraxisError:
     """The error that a user sees for any exception: itself if it is ours, else one sentence for its kind."""
     if isinstance(error, NeuraxisError):

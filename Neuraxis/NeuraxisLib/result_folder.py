@@ -139,7 +139,7 @@ def _write_files(result: Result, folder: Path, label_table: LabelTable | None, r
 
 def _carry_over(earlier: Path, folder: Path) -> None:
     """Copy what lies beside an earlier result to the new one."""
-    for name in sorted({path.name for path in earlier.iterdir()} - _written_names(earlier)):
+    for name in sorted({path.name for path in earlier.iterdir()} - written_names(earlier)):
         kept = earlier / name
         (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, folder / name)
 
@@ -170,7 +170,7 @@ def check_replaceable(folder: Path) -> None:
             return
         if not folder.is_dir():
             raise OutputError(f"'{folder.name}' is a file; name a folder for the result.")
-        added = sorted({path.name for path in folder.iterdir()} - _written_names(folder))
+        added = sorted({path.name for path in folder.iterdir()} - written_names(folder))
     except OSError as error:
         raise output_error(error, folder.name) from error
     if added and (folder / RESULT_FILE).is_file():
@@ -184,7 +184,7 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-def _written_names(folder: Path) -> set[str]:
+def written_names(folder: Path) -> set[str]:
     """Names of the files that the earlier result in ``folder`` consists of; empty if there is no readable one."""
     try:
         document = _read_document(folder)
@@ -345,10 +345,11 @@ def _read_document(folder: Path, file: str = RESULT_FILE) -> dict:
 
 
 def _part(folder: Path, entry: dict) -> Path:
-    """The file of the folder that an entry names; ValueError for one elsewhere."""
-    if Path(entry["file"]).name != entry["file"]:
+    """The file of the folder that an entry names; ValueError for one elsewhere, also behind a link."""
+    path = folder / entry["file"]
+    if Path(entry["file"]).name != entry["file"] or path.is_symlink():
         raise ValueError("a result holds its own files only")
-    return folder / entry["file"]
+    return path
 
 
 def _read_source(entry: dict) -> Volume:

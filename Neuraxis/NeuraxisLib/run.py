@@ -21,7 +21,8 @@ from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import InputError, NeuraxisError, OutputError
 from NeuraxisLib.exchange import SUFFIX, read_exchange
 from NeuraxisLib.input_digest import input_digest
-from NeuraxisLib.process import as_user_error
+from NeuraxisLib.process import as_user_error, is_alive
+from NeuraxisLib.remote import is_remote, local_path, uploaded
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import check_replaceable, write_result
 from NeuraxisLib.task import Progress, Task, get_task
@@ -57,7 +58,8 @@ def run_case(
             task can do without.
         options: option name -> value; missing ones take their defaults.
         device: one of :data:`DEVICES`.
-        output: folder of the result; may be absent, empty, or an earlier result, which is replaced.
+        output: folder of the result; may be absent, empty, or an earlier result, which is replaced. Or the address of
+            one (:mod:`NeuraxisLib.remote`).
         progress: told how far it is, and asked whether to go on.
         series: DICOM series (its key) of the main input, where a folder holds several.
         allow_gaps: measure a DICOM series although slices are missing; the result carries a warning.
@@ -68,8 +70,12 @@ def run_case(
         NeuraxisError: with one sentence for the user; every other exception is turned into one.
     """
     progress = progress or Progress()
-    output = Path(os.path.abspath(output))
     try:
+        if is_remote(output):
+            more = {"series": series, "allow_gaps": allow_gaps, "models": models, "recipe": recipe}
+            with uploaded(output, progress) as (folder, part):
+                return run_case(task_name, inputs, model, options, device, folder, part, **more)
+        output = Path(os.path.abspath(local_path(output)))
         task = get_task(task_name)
         if device not in DEVICES:
             raise InputError(f"There is no device '{device}'; choose one of: {', '.join(DEVICES)}.")
@@ -224,22 +230,10 @@ def remove_leftovers(output: Path, dead: Collection[int] = ()) -> None:
     """
     for partial in list(output.parent.glob(f".{glob.escape(output.name)}.*{_PARTIAL}")):
         kind, _, owner = partial.name.removesuffix(_PARTIAL).rpartition(".")
-        if not owner.isdigit() or (int(owner) not in dead and _is_alive(int(owner))):
+        if not owner.isdigit() or (int(owner) not in dead and is_alive(int(owner))):
             continue
         if kind == f".{output.name}.old" and not output.exists():
             with contextlib.suppress(OSError):
                 partial.rename(output)
         else:
             shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # there os.kill would end the process; a leftover is better than that
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -19,6 +19,7 @@ from NeuraxisLib.batch_record import main_value
 from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.models import installed_models
 from NeuraxisLib.panel import time_left
+from NeuraxisLib.remote import RemoteFolder, local_copy
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import read_result
 from NeuraxisLib.scene_runs import loaded_from
@@ -88,7 +89,7 @@ class BatchSection:
         ui.startButton.enabled = not running and not self._panel.isBusy
         ui.pauseButton.enabled = ui.cancelBatchButton.enabled = running
         ui.retryButton.enabled = batch is not None and batch.count("failed") > 0
-        ui.openFolderButton.enabled = batch is not None
+        ui.openFolderButton.enabled = batch is not None and isinstance(batch.output, Path)
         ui.exportButton.enabled = batch is not None and not running
         entry = self._selected()
         ui.openCaseButton.enabled = entry is not None and entry.status == "done" and not self._panel.isBusy
@@ -254,7 +255,7 @@ class BatchSection:
         if not path:
             return
         try:
-            shutil.copyfile(self._batch.output / "cases.csv", path)
+            shutil.copyfile(self._batch.tables / "cases.csv", path)
         except OSError as error:
             self._say(_("The table was not saved ({reason}); choose another place.").format(reason=error.strerror))
             return
@@ -308,7 +309,7 @@ class BatchSection:
         for column, text in enumerate((entry.case.name, status, main_value(entry.record), wrong)):
             item = qt.QTableWidgetItem(text)
             item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
-            item.setToolTip(entry.case.chosen if column == 0 else text)
+            item.setToolTip(plain_tip(entry.case.chosen if column == 0 else text))
             self.ui.casesTable.setItem(self._numbers[entry.case.name], column, item)
 
 
@@ -352,7 +353,8 @@ def _read(entry: Entry, task: Task, progress: Progress) -> tuple[Result, Volume]
     from NeuraxisLib.run import read_input
 
     progress(0.0, "Reading the result")
-    result, main = read_result(entry.folder), next(iter(task.inputs))
+    with local_copy(entry.folder) as folder:
+        result, main = read_result(folder), next(iter(task.inputs))
     if task.reader(main) is not None:
         shown = next(iter(result.maps.values()), None)
         return result, result.source if shown is None else shown.volume
@@ -361,11 +363,11 @@ def _read(entry: Entry, task: Task, progress: Progress) -> tuple[Result, Volume]
     return result, volume
 
 
-def _show(name: str, result: Result, volume: Volume, folder: Path) -> None:
+def _show(name: str, result: Result, volume: Volume, folder: Path | RemoteFolder) -> None:
     node = scene_frames.add_volume(volume, name)
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     shown = scene.show_result(_on_equal_gaps(result), node)
-    if result.source.is_uniform:  # else the files hold other slices than the scene
+    if result.source.is_uniform and isinstance(folder, Path):  # else the files hold other slices, or lie elsewhere
         loaded_from(shown, folder)
 
 

@@ -31,6 +31,7 @@ from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import CancelledError, NeuraxisError, WorkerError, WorkerStartError
 from NeuraxisLib.exchange import SUFFIX, write_exchange
 from NeuraxisLib.process import error_of_code
+from NeuraxisLib.remote import is_remote, local_path
 from NeuraxisLib.run import remove_leftovers
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.worker_process import WorkerProcess
@@ -54,7 +55,8 @@ class Job:
         model: name of an installed model or path of a model file; empty for the task's default.
         options: option name -> value, for the task's options dataclass.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        output: folder for the result; None for a private one that :meth:`WorkerClient.release` removes.
+        output: folder for the result, or its address (:mod:`NeuraxisLib.remote`); None for a private one that
+            :meth:`WorkerClient.release` removes.
         series: DICOM series to take where a folder holds several.
         allow_gaps: measure a DICOM series although slices are missing.
         recipe: what a batch knows its results by; written into the result with a digest of the input, if given.
@@ -80,7 +82,7 @@ class RunHandle:
         fraction: progress, 0 to 1.
         stage: what is being done, in a few words.
         seconds_left: estimate from the progress so far; None until there is enough of it.
-        result_folder: folder with the result once ``state`` is ``"done"``.
+        result_folder: folder with the result (or its address) once ``state`` is ``"done"``.
         error: the :class:`~NeuraxisLib.errors.NeuraxisError` once ``state`` is ``"failed"`` or ``"cancelled"``.
     """
 
@@ -90,10 +92,10 @@ class RunHandle:
         self.state = "waiting"
         self.fraction = 0.0
         self.stage = "Waiting"
-        self.result_folder: Path | None = None
+        self.result_folder: Path | str | None = None
         self.error: NeuraxisError | None = None
         self._callbacks = callbacks
-        self._output: Path | None = None
+        self._output: Path | str | None = None
         self._started_at: float | None = None
         self._kill_at: float | None = None
 
@@ -374,7 +376,7 @@ class WorkerClient:
         self._current = handle
         handle.state, handle.stage, handle._started_at = "running", "Starting", time.monotonic()
         output = handle.job.output or Path(tempfile.mkdtemp(prefix="output-", dir=self._exchange_folder())) / "result"
-        handle._output = Path(output).absolute()
+        handle._output = output if is_remote(output) else local_path(output).absolute()
         inputs = {name: str(Path(path).absolute()) for name, path in handle.job.inputs.items()}
         message = {**asdict(handle.job), "device": device, "inputs": inputs, "output": str(handle._output)}
         self._process.send({"request": "run", "id": handle.id, **message})
@@ -412,7 +414,7 @@ class WorkerClient:
     @staticmethod
     def _clear_leftovers(handle: RunHandle, process: WorkerProcess) -> None:
         """Remove what a worker that is gone may have left beside the output."""
-        if handle._output is not None:
+        if isinstance(handle._output, Path):
             remove_leftovers(handle._output, dead=[process.pid] if process.pid else [])
 
 

@@ -30,6 +30,7 @@ SUPPORT = Path(__file__).resolve().parent / "worker_support"
 sys.path.append(str(SUPPORT))
 from bare_models import write_bare_model  # noqa: E402
 from batch_support import VOXEL_ML, InlineWorkers, write_scan  # noqa: E402
+from remote_servers import FtpServer  # noqa: E402
 
 ENVIRONMENT = {**child_environment([SUPPORT], None, 1, hide_gpu=True), "DASK_DISTRIBUTED__DASHBOARD__LINK": ""}
 #: What differs between two runs of the same case by design: times, and the process that computed.
@@ -84,10 +85,10 @@ def archive(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def command(archive: Path, *more: str) -> subprocess.CompletedProcess:
+def command(archive: Path, *more: str, out: str = "") -> subprocess.CompletedProcess:
     return subprocess.run(
         [
-            sys.executable, "-m", "NeuraxisLib.cli", "batch", str(archive / "cases.csv"), str(archive / "out"),
+            sys.executable, "-m", "NeuraxisLib.cli", "batch", str(archive / "cases.csv"), out or str(archive / "out"),
             "--task", "threshold", "--model", str(archive / "bright.safetensors"), "--device", "cpu", "--json", *more,
         ],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=180,
@@ -114,17 +115,57 @@ def test_results_equal_those_of_one_process_although_a_worker_is_killed(cluster,
     assert (archive / "marker").exists() and [worker.poll() for worker in cluster.workers].count(-9) == 1
     record = json.loads(done.stdout)
     assert (record["done"], record["failed"]) == (11, 1) and record["failures"][0]["case"] == "c07"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # as the workers have it, which the small task writes down
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    alone = InlineWorkers()
-    cases = find_cases(archive / "cases.csv", get_task("threshold"), archive / "alone")
-    model = str(archive / "bright.safetensors")
-    Batch("threshold", cases, archive / "alone", alone, model=model, device="cpu").wait()
-    there, here = results(archive / "out"), results(archive / "alone")
+    there, here = results(archive / "out"), alone(archive, monkeypatch)
     assert len(there) >= 11 * 4 and there.keys() == here.keys()
     assert [name for name in there if there[name] != here[name]] == []
     again = command(archive, "--scheduler", cluster.address)
     assert json.loads(again.stdout)["earlier"] == 12, "a rerun does nothing"
+
+
+def alone(archive: Path, monkeypatch) -> dict[str, bytes]:
+    """The results that one process makes of the same cases."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # as the workers have it, which the small task writes down
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    cases = find_cases(archive / "cases.csv", get_task("threshold"), archive / "alone")
+    model = str(archive / "bright.safetensors")
+    Batch("threshold", cases, archive / "alone", InlineWorkers(), model=model, device="cpu").wait()
+    return results(archive / "alone")
+
+
+@pytest.mark.slow
+def test_workers_share_nothing_but_an_address_for_the_results(cluster, archive, monkeypatch):
+    """Results come to an FTP server, a worker dies, and they equal those of one process in a folder."""
+    for _ in range(3):
+        cluster.add_worker()
+    with FtpServer(archive / "server") as server:
+        done = command(archive, "--scheduler", cluster.address, out=server.at("study"))
+        assert done.returncode == 10, done.stderr
+        assert [worker.poll() for worker in cluster.workers].count(-9) == 1
+        again = command(archive, "--scheduler", cluster.address, out=server.at("study"))
+    assert json.loads(done.stdout)["done"] == 11 and json.loads(again.stdout)["earlier"] == 12
+    there, here = results(archive / "server" / "study"), alone(archive, monkeypatch)
+    assert len(there) >= 11 * 4 and there == here
+    assert server.password not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_case_may_not_take_for_ever_on_a_cluster_either(cluster, archive, monkeypatch):
+    """One that does not even ask whether to go on is stopped with the sentence of one computer; the others are done."""
+    (archive / "cases.csv").write_text(
+        "case,ct,deaf_stage,fault\nc1,scans/01.nrrd,,\nc2,scans/02.nrrd,Computing,\nc3,scans/03.nrrd,,\n"
+        f"c4,scans/04.nrrd,,killed once:{archive / 'marker'}\nc5,scans/05.nrrd,,\n"
+    )
+    cluster.add_worker()
+    done = command(archive, "--scheduler", cluster.address, "--time-limit", "0.35")
+    record = json.loads(done.stdout)
+    assert done.returncode == 10 and (record["done"], record["failed"]) == (4, 1), done.stderr
+    assert record["failures"][0]["case"] == "c2"
+    assert record["failures"][0]["error"] == "The case took longer than 0.35 min and was stopped; raise the limit."
+    with open(archive / "out" / "cases.csv", newline="") as file:
+        assert [row["attempts"] for row in csv.DictReader(file)] == ["1", "1", "1", "2", "1"]
+    (archive / "cases.csv").write_text((archive / "cases.csv").read_text().replace("c2,scans/02.nrrd,Computing,\n", ""))
+    there, here = results(archive / "out"), alone(archive, monkeypatch)
+    assert len(there) >= 4 * 4 and there == here and cluster.workers[0].poll() is None
 
 
 @pytest.mark.slow

@@ -138,7 +138,8 @@ def runner_alone(count: int) -> float:
             self._events = []
 
         def submit(self, number, job):
-            self._events.append(CaseEvent(number, DONE, folder=Path(sleep_case(asdict(job), 0.0)["folder"])))
+            sleep_case(asdict(job), 0.0)
+            self._events.append(CaseEvent(number, DONE))
 
         def poll(self, patience_s=0.0):
             events, self._events = self._events, []

@@ -76,4 +76,4 @@ class InlineWorkers:
                 )  # fmt: skip
         except NeuraxisError as error:
             return CaseEvent(number, FAILED, error=error)
-        return CaseEvent(number, DONE, folder=Path(job.output))
+        return CaseEvent(number, DONE)
