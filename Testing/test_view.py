@@ -18,7 +18,7 @@ from NeuraxisLib.files import write_volume
 from NeuraxisLib.result import Measurement, Result, ScalarMap
 from NeuraxisLib.result_folder import write_result
 from NeuraxisLib.view.case_folder import CaseFolder
-from NeuraxisLib.view.gate import Gate, new_token
+from NeuraxisLib.view.gate import Gate, from_another_site, new_token
 from NeuraxisLib.view.reading import NO_IMAGE, add_image, facts_of, on_equal_gaps, open_case
 from NeuraxisLib.view.serving import Request, shown_host
 from NeuraxisLib.view.windows import first_window, is_ct, windows_of
@@ -77,6 +77,14 @@ def test_gate_admits_paths_that_begin_with_the_token():
     assert all(map(gate.admits, (f"/{token}/", f"/{token}/ws", f"/{token}")))
     for path in ("", "/", "/ws", f"/{token[:-1]}/", f"/{token}x/", f"/x/{token}", f"/{token.swapcase()}", "/é"):
         assert not gate.admits(path)
+
+
+def test_pages_of_other_sites_may_follow_a_link_and_no_more():
+    """A socket, a picture or a script of another site is refused even with the token; a bookmark is not."""
+    asked = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "websocket"}
+    assert from_another_site(asked) and from_another_site({**asked, "Sec-Fetch-Mode": "no-cors"})
+    assert not from_another_site({**asked, "Sec-Fetch-Mode": "navigate"})
+    assert not from_another_site({**asked, "Sec-Fetch-Site": "same-origin"}) and not from_another_site({})
 
 
 def test_tokens_are_long_and_differ():

@@ -120,6 +120,16 @@ def test_a_run_can_be_cancelled(browser):
     assert not browser.state("running") and browser.state("rows") == []
 
 
+def test_the_page_names_no_model_of_its_own(served, browser, tmp_path):
+    """What comes over the socket is a stranger's word: a path of this computer is no model of the list."""
+    browser.set_state("model", str(tmp_path / "any.safetensors"))
+    browser.click("#nx-run")
+    until(lambda: browser.state("error"), "nothing is said")
+    assert "not installed here" in browser.state("error") and not browser.state("running")
+    browser.set_state("error", "")
+    browser.set_state("model", browser.state("models")[0]["value"])
+
+
 def test_run_shows_outline_numbers_map_and_report(served, browser):
     assert red(browser.view(0)) == 0
     browser.click("#nx-run")

@@ -89,6 +89,11 @@ def _requirement_lines(path: str | Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def plain_tip(text: str) -> str:
+    """A tool tip that shows a text of others as it is: left to itself, Qt takes one with a tag for HTML."""
+    return f"<p>{html.escape(text)}</p>" if "<" in text else text
+
+
 def megabytes(size_bytes: int) -> str:
     """Such as ``"5.6 MB"``; small files are not 0."""
     return f"{max(size_bytes / 1e6, 0.1 if size_bytes else 0.0):.1f} MB"

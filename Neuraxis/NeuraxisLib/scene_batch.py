@@ -18,7 +18,7 @@ from NeuraxisLib.batch_local import LocalWorkers
 from NeuraxisLib.batch_record import main_value
 from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.models import installed_models
-from NeuraxisLib.panel import time_left
+from NeuraxisLib.panel import plain_tip, time_left
 from NeuraxisLib.remote import RemoteFolder, local_copy
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import read_result

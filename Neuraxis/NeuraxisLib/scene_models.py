@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from slicer.i18n import tr as _
 from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.model_index import is_address
 from NeuraxisLib.model_store import Installed, StoredModel, make_folder
-from NeuraxisLib.panel import INDEX_SETTING, megabytes, model_card
+from NeuraxisLib.panel import INDEX_SETTING, megabytes, model_card, plain_tip
 from NeuraxisLib.task import Progress
 
 UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
@@ -66,7 +67,7 @@ class ModelsSection:
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
-                item.setToolTip(row.note or f"{texts[0]} ({row.name})")
+                item.setToolTip(plain_tip(row.note or f"{texts[0]} ({row.name})"))
                 table.setItem(number, column, item)
         table.resizeColumnsToContents()
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)  # titles give way
@@ -91,7 +92,7 @@ class ModelsSection:
         """Show the card of the chosen model, and what can be done with it."""
         row, ui, busy = self._chosen(), self.ui, self._panel.isBusy
         card = model_card(row.card) if row and row.card else ""
-        note = f"<b>{row.note}</b>" if row and row.note else ""
+        note = f"<b>{html.escape(row.note)}</b>" if row and row.note else ""
         ui.modelCardLabel.text = "<br>".join(words for words in (note, card) if words)
         ui.installButton.enabled = not busy and row is not None and row.can_be_installed
         ui.removeButton.enabled = not busy and row is not None and row.can_be_removed

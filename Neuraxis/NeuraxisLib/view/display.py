@@ -54,7 +54,7 @@ class CaseDisplay:
     def report(self) -> Path | None:
         """The report of the result that is shown."""
         file = self._folder / REPORT_FILE if self._folder is not None else None
-        return file if file is not None and file.is_file() else None
+        return file if file is not None and file.is_file() and not file.is_symlink() else None
 
     @property
     def folder(self) -> Path | None:

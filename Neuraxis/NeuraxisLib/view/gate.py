@@ -22,6 +22,11 @@ _PAGE_POLICY = (
 )
 
 
+def from_another_site(headers: Any) -> bool:
+    """Whether a page of another site asks, for its own use; browsers say so, and a link that is followed is none."""
+    return headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") != "navigate"
+
+
 def new_token() -> str:
     """192 random bits that can stand in an address."""
     return secrets.token_urlsafe(24)
@@ -52,6 +57,8 @@ class Gate:
         async def gate(request: web.Request, handler: Callable) -> web.StreamResponse:
             if not self.admits(request.path):
                 return web.Response(status=403, text="Open the whole address that 'neuraxis view' printed.\n")
+            if from_another_site(request.headers):
+                return web.Response(status=403, text="Another page may not ask for this one.\n")
             if request.path.endswith("/ws"):
                 return await self._counted(handler, request)
             response = await handler(request)

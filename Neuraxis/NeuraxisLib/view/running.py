@@ -59,6 +59,8 @@ class CaseRuns:
             raise InputError("There is no image to compute on; open a scan first.")
         if self._handle is not None:
             return
+        if self._state.model not in self._models_of(task):  # what the page says is a stranger's word
+            raise InputError("That model is not installed here; choose one of the list.")
         inputs = {self._input_of(task): case.path} if case.path is not None else {}
         self._handle = self._runs[task].process(
             self._display.node, self._state.model, self._device, {}, wait=False, inputs=inputs,
@@ -110,11 +112,15 @@ class CaseRuns:
             self._state.update({"running": False, "percent": 0, "progress": words})
 
     def _on_task(self, task: str, **_: Any) -> None:
-        chosen = get_task(task)
-        models = [{"value": model.name, "title": model.title} for model in installed_models(chosen)]
-        if not chosen.needs_model:
-            models.insert(0, {"value": "", "title": _WITHOUT})
+        models = [{"value": name, "title": title} for name, title in self._models_of(task).items()]
         self._state.update({"models": models, "model": models[0]["value"] if models else ""})
+
+    @staticmethod
+    def _models_of(task: str) -> dict[str, str]:
+        """Name -> title of what a task can be run with; the empty name for none, where it can do without."""
+        chosen = get_task(task)
+        none = {} if chosen.needs_model else {"": _WITHOUT}
+        return none | {model.name: model.title for model in installed_models(chosen)}
 
     @staticmethod
     def _input_of(task: str) -> str:
