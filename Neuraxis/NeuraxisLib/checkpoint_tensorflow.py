@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -142,10 +143,17 @@ def _handle(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of a block; a key leaves out what it shares with the one before."""
+    """(key, value) of a block; a key leaves out what it shares with the one before.
+
+    Behind a block stand a byte for its compression, and a CRC-32C over both, turned and shifted as LevelDB does.
+    """
     block = content[offset : offset + size]
     if len(block) != size or content[offset + size] != 0:
         raise ValueError("cut short, or compressed, which TensorFlow does not do")
+    (masked,) = struct.unpack("<I", content[offset + size + 1 : offset + size + 5])
+    turned = (masked - 0xA282EAD8) & 0xFFFFFFFF
+    if ((turned >> 17) | (turned << 15)) & 0xFFFFFFFF != _crc32c(content[offset : offset + size + 1]):
+        raise ValueError("damaged")
     (restarts,) = struct.unpack("<I", block[-4:])
     end, at, key = size - 4 - 4 * restarts, 0, b""
     while at < end:
@@ -155,6 +163,24 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
         key = key[:shared] + block[at : at + own]
         yield key, block[at + own : at + own + length]
         at += own + length
+
+
+@cache
+def _crc_table() -> list[int]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+def _crc32c(content: bytes) -> int:
+    """CRC-32 with Castagnoli's polynomial (RFC 3720, B.4), for indices, which are small."""
+    table, crc = _crc_table(), 0xFFFFFFFF
+    for byte in content:
+        crc = table[(crc ^ byte) & 255] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
 
 
 def _entry(value: bytes) -> _Entry:

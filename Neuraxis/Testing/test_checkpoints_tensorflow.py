@@ -95,6 +95,16 @@ def test_a_damaged_index_is_read_or_refused_but_never_a_crash(index):
     assert refused > 100
 
 
+@pytest.mark.parametrize("at", [1188, 1479, 1885])
+def test_the_check_sum_of_the_index_counts(index, at):
+    """One byte of an array's place or shape, which would give other weights in silence."""
+    content = bytearray(index.read_bytes())
+    content[at] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(ModelError, match="is damaged"):
+        read_tensorflow(index)
+
+
 class Tiny(nn.Module):
     """The network of the file."""
 
