@@ -127,7 +127,11 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget):
 
     def refresh(self):
         """Make the panel and the views say what the parameter node and the scene hold."""
+        from NeuraxisLib.scene_cases import show_brain_window
+
         parameters = self._parameterNode
+        for scan in (parameters.inputVolume, parameters.earlierVolume):
+            show_brain_window(scan)
         self._models.choose(parameters.modelName)
         self._panel.refreshStart(self._whyNot(), _("Outline and measure the blood in this head CT."))
         self._results.refresh(
@@ -155,12 +159,13 @@ class HemorrhageSegWidget(ScriptedLoadableModuleWidget):
             self._parameterNode.show3D = bool(checked)
 
     def onApply(self, checked=False):
-        """Start a run; the panel stays alive."""
+        """Start a run; the panel stays alive, and the views go to what was found."""
         parameters = self._parameterNode
         self._results.restart()
         chosen = (parameters.inputVolume, parameters.modelName, parameters.device)
         done = _("Done. Check the outline before you use any number.")
-        self._panel.startRun(functools.partial(self.logic.process, *chosen, wait=False), done)
+        begin = functools.partial(self.logic.process, *chosen, wait=False)
+        self._panel.startRun(begin, done, lambda shown: self._panel.showFinding(shown.segmentation))
 
     def onNextSlice(self, checked=False):
         """Show the next of the most uncertain slices."""
@@ -187,7 +192,7 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
 
         logic = slicer.util.getModuleLogic("HemorrhageSeg")
         shown = logic.process(slicer.util.getNode("HeadCT"))
-        print(slicer.util.arrayFromTableColumn(shown.tables["measurements"], "Value"))
+        print(shown.tables["measurements"].GetCellText(0, 1), "mL")
 
     What the logics of all tasks do alike, such as ``processFolder``, ``resultFolder``, ``poll`` and ``models``, it has
     from :class:`NeuraxisLib.scene_logic.TaskLogic`.

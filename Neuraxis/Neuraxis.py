@@ -59,8 +59,8 @@ class NeuraxisWidget(ScriptedLoadableModuleWidget):
     def setup(self):
         """Build the panel."""
         ScriptedLoadableModuleWidget.setup(self)
-        from NeuraxisLib import RESEARCH_USE_NOTICE
         from NeuraxisLib.background import BackgroundRuns
+        from NeuraxisLib.panel import research_use_notice
         from NeuraxisLib.run_panel import RunPanel
         from NeuraxisLib.scene_batch import BatchSection
         from NeuraxisLib.scene_models import ModelsSection
@@ -72,7 +72,7 @@ class NeuraxisWidget(ScriptedLoadableModuleWidget):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.ui.noticeLabel.text = RESEARCH_USE_NOTICE
+        self.ui.noticeLabel.text = research_use_notice()
         self._timer = qt.QTimer()
         self._timer.interval = POLL_INTERVAL_MS
         self._background = BackgroundRuns()

@@ -233,8 +233,8 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
             self._curves.follow_mouse(source, self._parameterNode, self.logic.resultNodes(source))
 
     def onApply(self, checked=False):
-        """Start a run; its maps are shown side by side."""
-        self._start(lambda shown: self.onLayout(True))
+        """Start a run; its maps are shown side by side, where the lesion is largest."""
+        self._start(lambda shown: (self.onLayout(True), self._panel.showFinding(shown.segmentation)))
 
     def _start(self, then=None):
         self._curves.forget()
@@ -293,7 +293,7 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
 
         logic = slicer.util.getModuleLogic("StrokeCTP")
         shown = logic.process(slicer.util.getNode("CTP"), nihss=14)
-        print(slicer.util.arrayFromTableColumn(shown.tables["measurements"], "Value"))
+        print(shown.tables["measurements"].GetCellText(0, 1), "mL")
 
     What the logics of all tasks do alike, such as ``processFolder``, ``resultFolder``, ``poll`` and ``models``, it has
     from :class:`NeuraxisLib.scene_logic.TaskLogic`.

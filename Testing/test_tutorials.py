@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import textwrap
 
 import pytest
 from panel_states import CLINICAL, Opened, open_panel
@@ -31,6 +33,17 @@ def before(opened: Opened, step: str) -> None:
         table.clicked.emit(table.model().index(1, 0))
     if step == "Find vessels":
         place_artery(opened)
+
+
+@pytest.mark.parametrize("page", ["README.md", "HemorrhageSeg/HemorrhageSeg.py"])
+def test_the_console_example_runs_as_it_is_written(application, page, tmp_path, monkeypatch, capsys):  # noqa: F811
+    opened = open_panel(application, "HemorrhageSeg", tmp_path, monkeypatch)
+    opened.widget.source().SetName("HeadCTHemorrhage" if page == "README.md" else "HeadCT")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    example = re.search(r'^( *)logic = slicer\.util\.getModuleLogic\("HemorrhageSeg"\)\n.+\n.+\n', text, re.MULTILINE)
+    exec(textwrap.dedent(example[0]), {"slicer": sys.modules["slicer"]})
+    assert capsys.readouterr().out == "6.00 mL\n"
+    application.close_widget(opened.widget)
 
 
 def widget_with(opened: Opened, words: str):

@@ -9,11 +9,14 @@ from review_panel_support import (  # noqa: F401
     head,
     paint_bleed,
     rows,
+    run,
     settle,
     stand_in,
     ui,
     widget,
 )
+
+from Testing.slicer_stand_in.fixtures import add_head
 
 
 @pytest.fixture
@@ -58,6 +61,19 @@ def test_keys_do_what_their_buttons_do(application, widget, ui, head, window):  
     assert ui.acceptButton.checked, "the key accepts; it does not take back"
 
 
+def test_a_key_goes_to_the_next_case(application, widget, client, head, window):  # noqa: F811
+    other = add_head("Doe Jane")
+    widget.ui.inputSelector.setCurrentNode(other)
+    run(widget, client)
+    window.setFocus()
+    press(window, "a", shift=True)
+    press(window, "n", shift=True)
+    assert widget.ui.inputSelector.currentNode() is head
+    press(window, "a", shift=True)
+    press(window, "n", shift=True)
+    assert widget.ui.inputSelector.currentNode() is head, "all are judged"
+
+
 def test_keys_are_letters_in_a_text_field(application, widget, ui, window):  # noqa: F811
     ui.reviewCollapsibleButton.collapsed = False
     ui.commentLineEdit.setFocus()
@@ -79,23 +95,23 @@ def shortcuts(window):
 
 def test_keys_live_while_the_module_is_open(application, widget):  # noqa: F811
     window = application.main_window
-    assert shortcuts(window) == ["N", "O", "Shift+A", "Shift+U"]
+    assert shortcuts(window) == ["N", "O", "Shift+A", "Shift+N", "Shift+U"]
     application.leave(widget)
     assert shortcuts(window) == []
     application.enter(widget)
-    assert shortcuts(window) == ["N", "O", "Shift+A", "Shift+U"]
+    assert shortcuts(window) == ["N", "O", "Shift+A", "Shift+N", "Shift+U"]
     application.scene.Clear(0)
-    assert len(shortcuts(window)) == 4
+    assert len(shortcuts(window)) == 5
 
 
 def test_tool_tips_name_the_keys_and_none_is_slicers_own(widget, ui):  # noqa: F811
-    from NeuraxisLib.scene_review_keys import ACCEPT, NEXT_SLICE, OVERLAY, UNDO
+    from NeuraxisLib.scene_review_keys import ACCEPT, NEXT_CASE, NEXT_SLICE, OVERLAY, UNDO
 
     for button, key in (
         (widget.ui.nextSliceButton, NEXT_SLICE), (widget.ui.overlayCheckBox, OVERLAY), (ui.acceptButton, ACCEPT),
-        (ui.revertButton, UNDO),
+        (ui.revertButton, UNDO), (ui.nextCaseButton, NEXT_CASE),
     ):  # fmt: skip
         assert button.toolTip.endswith(f"[{key}]")
     taken = {"B", "F", "V", "R", "G", "T", "[", "]", "{", "}", "Left", "Right", "Up", "Down", "Home", "End"}
     taken |= {f"Ctrl+{key}" for key in "FOSWH0123456BZYXCVA"}
-    assert not taken & {ACCEPT, NEXT_SLICE, OVERLAY, UNDO}
+    assert not taken & {ACCEPT, NEXT_CASE, NEXT_SLICE, OVERLAY, UNDO}

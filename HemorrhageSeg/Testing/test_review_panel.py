@@ -24,6 +24,7 @@ from review_panel_support import (  # noqa: F401
 
 from Testing.slicer_stand_in.fake_worker import bleed_result
 from Testing.slicer_stand_in.fixtures import add_head
+from Testing.slicer_stand_in.segment_editor import paint
 
 # -- editing ------------------------------------------------------------------------------------------------------
 
@@ -98,11 +99,12 @@ def test_a_removed_segment_counts_as_empty_and_comes_back(application, widget, u
 
 
 def test_segments_of_another_kind_are_told_of(application, widget, ui, head):  # noqa: F811
-    """What a person adds is neither measured nor exported; the panel says so, once and in place, until it is gone."""
+    """What a person adds is measured in the panel alone, which says so, once and in place, until it is gone."""
     segmentation = nodes(head)["labels"].GetSegmentation()
     mine = segmentation.AddEmptySegment("", "Oedema")
     settle(application, widget)
-    told = "'Oedema' is none of this task's segments: it is neither measured nor exported. Paint in 'Hemorrhage'."
+    told = "'Oedema' is none of this task's segments: in the table, but in no report and no export."
+    told += " Paint in 'Hemorrhage'."
     assert ui.editedLabel.text == told and not ui.editedLabel.isHidden() and told in application.recorded.status
     assert rows(widget)["Total volume"][:3] == ["6.00", "mL", "5.40 to 6.60"] and not ui.revertButton.enabled
     paint_bleed(head)
@@ -111,6 +113,39 @@ def test_segments_of_another_kind_are_told_of(application, widget, ui, head):  #
     segmentation.RemoveSegment(mine)
     settle(application, widget)
     assert "Oedema" not in ui.editedLabel.text and not ui.editedLabel.isHidden()
+
+
+def test_a_segment_of_one_s_own_is_measured_beside_the_task_s(application, widget, client, ui, head):  # noqa: F811
+    """Its mL stand in the table while the outline is found, edited, and found again, and never in the files."""
+    from NeuraxisLib.result_folder import read_result
+    from NeuraxisLib.scene_tables import table_rows
+
+    mine = nodes(head)["labels"].GetSegmentation().AddEmptySegment("", "Oedema")
+    mask = np.zeros((24, 64, 64), bool)
+    mask[5, 10:20, 10:30] = True
+    paint(nodes(head)["labels"], mine, mask, head)
+    settle(application, widget)
+    found = ["6.00", "mL", "5.40 to 6.60"]
+    assert rows(widget)["Volume of Oedema"][:3] == ["4.00", "mL", ""] and rows(widget)["Total volume"][:3] == found
+    paint_bleed(head)
+    settle(application, widget)
+    assert rows(widget)["Volume of Oedema"][0] == "4.00" and rows(widget)["Total volume"][0] == "8.00"
+    mask[6] = mask[5]
+    paint(nodes(head)["labels"], mine, mask, head)
+    settle(application, widget)
+    assert rows(widget)["Volume of Oedema"][0] == "8.00"
+    ui.acceptButton.click()
+    kept = read_result(client.handle.result_folder)
+    assert "Volume of Oedema" not in {m.name for m in kept.measurements} and set(np.unique(kept.labels.array)) == {0, 1}
+    ui.revertButton.click()
+    assert rows(widget)["Volume of Oedema"][0] == "8.00" and rows(widget)["Total volume"][:3] == found
+    widget.ui.inputSelector.setCurrentNode(add_head("Doe Jane"))
+    widget.ui.inputSelector.setCurrentNode(head)
+    names = [row[0] for row in table_rows(nodes(head)["table measurements"])]
+    assert names.count("Volume of Oedema") == 1
+    nodes(head)["labels"].GetSegmentation().RemoveSegment(mine)
+    settle(application, widget)
+    assert "Volume of Oedema" not in rows(widget) and rows(widget)["Total volume"][:3] == found
 
 
 def test_a_new_run_is_no_edit(application, widget, client, ui, head):  # noqa: F811

@@ -168,7 +168,6 @@ def test_3d_only_on_demand(application, widget, client, head):  # noqa: F811
     assert not scene.is_shown_3d(segmentation)
     before = reddish(view.pixels())
     widget.ui.show3DButton.click()
-    application.layout.resetThreeDViews()
     assert scene.is_shown_3d(segmentation) and reddish(view.pixels()) > before + 100
     widget.ui.show3DButton.click()
     assert not scene.is_shown_3d(segmentation) and reddish(view.pixels()) == before

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from NeuraxisLib.translation import translator
+
+_ = translator(__name__)
 #: Keys of the application settings that the Neuraxis module writes and every worker is started with.
 PYTHON_SETTING, THREADS_SETTING = "Neuraxis/WorkerPython", "Neuraxis/WorkerThreads"
 DEVICE_SETTING, MEMORY_SETTING = "Neuraxis/WorkerDevice", "Neuraxis/WorkerMemoryGB"
@@ -18,12 +21,17 @@ DEVICE_SETTING, MEMORY_SETTING = "Neuraxis/WorkerDevice", "Neuraxis/WorkerMemory
 INDEX_SETTING = "Neuraxis/ModelIndex"
 
 
+def research_use_notice() -> str:
+    """The :data:`~NeuraxisLib.RESEARCH_USE_NOTICE` in the user's language."""
+    return _("For research use only. Not a medical device; not for diagnosis or treatment decisions.")
+
+
 def device_choices() -> dict[str, str]:
     """Device name -> what the panel calls it, for this kind of machine."""
-    choices = {"auto": "Automatic", "cpu": "CPU"}
+    choices = {"auto": _("Automatic"), "cpu": _("CPU")}
     if sys.platform == "darwin":
-        return choices | {"mps": "Apple GPU"}
-    return choices | {"cuda": "NVIDIA GPU"}
+        return choices | {"mps": _("Apple GPU")}
+    return choices | {"cuda": _("NVIDIA GPU")}
 
 
 def worker_settings(value_of: Callable[[str], Any]) -> dict[str, Any]:
@@ -53,7 +61,7 @@ def missing_packages(requirements: str | Path) -> list[str]:
 
 def is_installed(requirement: str) -> bool:
     """Whether a requirement of the form ``name`` or ``name>=floor`` is met; nothing is imported."""
-    name, _, floor = requirement.partition(">=")
+    name, floor = requirement.partition(">=")[::2]
     version = _version(name.strip())
     return bool(version) and _release(version) >= _release(floor)
 
@@ -107,13 +115,13 @@ def gigabytes(size_bytes: float) -> str:
 def model_card(header: Mapping[str, Any]) -> str:
     """A model's card as a few lines of rich text: what it is, what it may be used for, how good it was."""
     lines = [f"<b>{html.escape(header['title'])}</b>", html.escape(header["notice"])]
-    lines.append(f"Licence: {html.escape(header['licence'])}")
+    lines.append(_("Licence: {licence}").format(licence=html.escape(header["licence"])))
     trained = trained_on(header.get("training", {}))
     if trained:
-        lines.append("Trained on: " + html.escape(trained))
+        lines.append(_("Trained on: {data}").format(data=html.escape(trained)))
     scores = [f"{name} {value}" for name, value in score_words(header["scores"])]
     if scores:
-        lines.append("Scores: " + html.escape("; ".join(scores)))
+        lines.append(_("Scores: {scores}").format(scores=html.escape("; ".join(scores))))
     return "<br>".join(lines)
 
 
@@ -157,8 +165,8 @@ def time_left(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 90:
-        return f"about {max(1, round(seconds))} s left"
-    return f"about {round(seconds / 60)} min left"
+        return _("about {seconds} s left").format(seconds=max(1, round(seconds)))
+    return _("about {minutes} min left").format(minutes=round(seconds / 60))
 
 
 def progress_line(stage: str, seconds: float | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from NeuraxisLib import scene, scene_views
+from NeuraxisLib import scene, scene_cases, scene_views
 from NeuraxisLib.panel import model_card
 from NeuraxisLib.translation import translator
 
@@ -92,6 +92,8 @@ class ResultPanel:
         ui.show3DButton.checked = show_3d
         if segmentation is not None and show_3d != scene.is_shown_3d(segmentation):
             scene.show_3d(segmentation, show_3d)
+            if show_3d:
+                scene_cases.center_3d_views()
 
     def restart(self) -> None:
         """Begin again with the most uncertain slice."""

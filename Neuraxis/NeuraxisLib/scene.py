@@ -96,9 +96,12 @@ def why_unsuitable(node: slicer.vtkMRMLVolumeNode | None) -> str:
 
 
 def first_suitable() -> slicer.vtkMRMLScalarVolumeNode | None:
-    """The first volume of the scene that can be computed on and is no result."""
+    """A volume that can be computed on and is no result: one that a slice view shows, else the first of the scene."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    return next((node for node in nodes if not why_unsuitable(node) and not node.GetAttribute(PART_ATTRIBUTE)), None)
+    suitable = [node for node in nodes if not why_unsuitable(node) and not node.GetAttribute(PART_ATTRIBUTE)]
+    composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    shown = {composite.GetBackgroundVolumeID() for composite in composites}
+    return next((node for node in suitable if node.GetID() in shown), next(iter(suitable), None))
 
 
 def volume_from_node(node: slicer.vtkMRMLVolumeNode, unit: str = "HU") -> Volume:

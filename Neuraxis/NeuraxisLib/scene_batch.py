@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from NeuraxisLib import scene, scene_frames
 from NeuraxisLib.batch import Batch, Entry
 from NeuraxisLib.batch_cases import Case, find_cases, gathered
+from NeuraxisLib.batch_entry import DONE, FAILED, RUNNING, WAITING
 from NeuraxisLib.batch_local import LocalWorkers
 from NeuraxisLib.batch_record import main_value
 from NeuraxisLib.errors import NeuraxisError
@@ -304,13 +305,21 @@ class BatchSection:
         table.horizontalHeader().setStretchLastSection(True)
 
     def _showEntry(self, entry: Entry) -> None:
-        status = f"{entry.status} {round(100 * entry.fraction)} %" if entry.status == "running" else entry.status
+        status = status_word(entry.status)
+        if entry.status == RUNNING:
+            status = f"{status} {round(100 * entry.fraction)} %"
         wrong = entry.error or " ".join(entry.record.get("warnings", ()))
         for column, text in enumerate((entry.case.name, status, main_value(entry.record), wrong)):
             item = qt.QTableWidgetItem(text)
             item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
             item.setToolTip(plain_tip(entry.case.chosen if column == 0 else text))
             self.ui.casesTable.setItem(self._numbers[entry.case.name], column, item)
+
+
+def status_word(status: str) -> str:
+    """The status of a case in the user's language."""
+    words = {WAITING: _("waiting"), RUNNING: _("running"), DONE: _("done"), FAILED: _("failed")}
+    return words.get(status, status)
 
 
 # -- the DICOM database -----------------------------------------------------------------------------------------

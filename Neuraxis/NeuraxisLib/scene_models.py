@@ -12,7 +12,18 @@ from slicer.i18n import tr as _
 
 from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.model_index import is_address
-from NeuraxisLib.model_store import Installed, StoredModel, make_folder
+from NeuraxisLib.model_store import (
+    ALTERED,
+    AVAILABLE,
+    BUNDLED,
+    INSTALLED,
+    NEWER,
+    UNREADABLE,
+    VERIFIED,
+    Installed,
+    StoredModel,
+    make_folder,
+)
 from NeuraxisLib.panel import INDEX_SETTING, megabytes, model_card, plain_tip
 from NeuraxisLib.task import Progress
 
@@ -63,7 +74,7 @@ class ModelsSection:
         for number, row in enumerate(self._rows):
             size = megabytes(row.size_bytes).partition(" ")[0]
             facts = (row.card.get("task", ""), row.card.get("licence", ""))
-            texts = (row.card.get("title", row.name), row.state, size, *facts)
+            texts = (row.card.get("title", row.name), state_of(row), size, *facts)
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
@@ -199,3 +210,13 @@ class ModelsSection:
             self._panel.say(_("The index at {place} names {count} models.").format(place=place, count=count))
 
         self._panel.start(work, _("Read."), then)
+
+
+def state_of(row: StoredModel) -> str:
+    """The :attr:`~NeuraxisLib.model_store.StoredModel.state` of a model in the user's language."""
+    words = {
+        BUNDLED: _("bundled"), INSTALLED: _("installed"), AVAILABLE: _("available"), VERIFIED: _("verified"),
+        ALTERED: _("altered"), NEWER: _("newer than this version"), UNREADABLE: _("unreadable"), "": "",
+    }  # fmt: skip
+    started = _("{size} of it here").format(size=megabytes(row.part_bytes)) if row.part_bytes else ""
+    return ", ".join(filter(None, (words[row.place], words[row.check], started)))

@@ -14,15 +14,15 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from NeuraxisLib import RESEARCH_USE_NOTICE
 from NeuraxisLib.batch import summary
 from NeuraxisLib.batch_cases import cases_in
 from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.headline import headline
-from NeuraxisLib.panel import device_choices
+from NeuraxisLib.panel import device_choices, research_use_notice
 from NeuraxisLib.run_panel import RunPanel
 from NeuraxisLib.scene import result_nodes
 from NeuraxisLib.scene_attempt import attempt
+from NeuraxisLib.scene_cases import CaseViews, offer_scans_only, show_finding
 from NeuraxisLib.scene_dicom import DicomExportSection
 from NeuraxisLib.scene_review import ReviewSection
 from NeuraxisLib.scene_tables import table_rows
@@ -47,6 +47,7 @@ class ModulePanel(VTKObservationMixin):
         run: the :class:`~NeuraxisLib.run_panel.RunPanel`.
         task: name of the module's task.
         sections: what :meth:`add` put below the module's own widgets.
+        views: what the views show of the cases of the session.
     """
 
     def __init__(self, widget: Any, logic: Any, task: str):
@@ -58,11 +59,13 @@ class ModulePanel(VTKObservationMixin):
         self._widget, self._logic, self.task = widget, logic, task
         self.parameterNode = self._guiTag = None
         self.sections: list[Any] = []
+        self.views = CaseViews()
+        self._selectors = _lists_of_scans(self.ui)
         self._batchRuns = False  # a batch needs no scene
         self._timer = qt.QTimer()
         self._timer.interval = POLL_INTERVAL_MS
         self.run = RunPanel(self.ui, logic, self._timer, self.say, self.refresh)
-        self.ui.noticeLabel.text = RESEARCH_USE_NOTICE
+        self.ui.noticeLabel.text = research_use_notice()
         for name, title in device_choices().items():
             self.ui.deviceComboBox.addItem(title, name)
         self._timer.connect("timeout()", self.run.on_timer)
@@ -74,13 +77,15 @@ class ModulePanel(VTKObservationMixin):
     def add(self, section: Any) -> Any:
         """Put a section below the module's own widgets and keep it in step with them; returns it.
 
-        A section serves several modules. It has a ``top`` (its widget), ``refresh(volume, folder)``, called whenever
+        A section serves several modules. It has a ``top`` (its widget), its widgets by name (``ui``),
+        ``refresh(volume, folder)``, called whenever
         the panel is refreshed with the volume whose result is shown and the folder of that result (either None), and
         ``leave()``, called when the module is left or the scene goes. It may have a ``cleanup()``, called when the
         panel goes.
         """
         self._widget.layout.addWidget(section.top)
         self.sections.append(section)
+        self._selectors += _lists_of_scans(section.ui)
         return section
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -142,12 +147,21 @@ class ModulePanel(VTKObservationMixin):
     def refresh(self, caller: Any = None, event: Any = None) -> None:
         """Let the widget say what the parameter node and the scene hold, if it is open."""
         if self.parameterNode is not None:
+            offer_scans_only(self._selectors)
             self._widget.refresh()
             volume = self._widget.source()
+            if self.views.turn_to(volume):
+                self._widget.refresh()  # what it lays over the image comes after the image
             self._showHeadline(volume)
             folder = self._logic.resultFolder(volume)
             for section in self.sections:
                 section.refresh(volume, folder)
+
+    def showFinding(self, segmentation: Any) -> None:
+        """Move the views to the largest section of an outline, if it is the one that the panel shows."""
+        volume = self._widget.source()
+        if segmentation is not None and result_nodes(volume, self.task).get("labels") is segmentation:
+            show_finding(segmentation, volume)
 
     def _showHeadline(self, volume: Any) -> None:
         """The key numbers of the result, large."""
@@ -288,3 +302,8 @@ class ModulePanel(VTKObservationMixin):
         """Open a result folder in the file browser, with all corrections."""
         if self._isUpToDate(folder):
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
+
+
+def _lists_of_scans(ui: Any) -> list[Any]:
+    """The widgets of a .ui file that list scans to choose from."""
+    return [getattr(ui, name) for name in ("inputSelector", "secondSelector", "earlierSelector") if hasattr(ui, name)]

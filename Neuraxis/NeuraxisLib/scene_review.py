@@ -17,7 +17,7 @@ from NeuraxisLib.result import Result
 from NeuraxisLib.review import ACCEPTED, CORRECTED, REJECTED, Review
 from NeuraxisLib.review_corrections import corrections_of
 from NeuraxisLib.scene_review_edits import SegmentEdits, is_edited, open_editor
-from NeuraxisLib.scene_review_keys import ACCEPT, NEXT_SLICE, OVERLAY, UNDO, Keys, tell
+from NeuraxisLib.scene_review_keys import ACCEPT, NEXT_CASE, NEXT_SLICE, OVERLAY, UNDO, Keys, tell
 from NeuraxisLib.scene_review_result import fingerprint_in_scene, result_in_scene
 from NeuraxisLib.scene_runs import RUN_ATTRIBUTE
 
@@ -34,7 +34,7 @@ class ReviewSection:
 
     Args:
         panel: the :class:`~NeuraxisLib.scene_panel.ModulePanel`; gives ``task``, ``ui``, ``parameterNode``, ``say``,
-            ``refresh``, ``choose`` and ``resultFolder``.
+            ``refresh``, ``choose``, ``views`` and ``resultFolder``.
     """
 
     def __init__(self, panel: Any):
@@ -47,7 +47,6 @@ class ReviewSection:
         self._next, self._lastMap = 0, 1
         self._printed: tuple = (None, "")  # what the fingerprint is of, and the fingerprint
         self._looked: set[tuple] = set()  # results whose folders were looked into for a verdict
-        self._hidden: set[str] = set()  # display nodes that were hidden while another case was shown
         self.edits = SegmentEdits(panel.task, self._measured)
         self._corrections = corrections_of(panel.task)
         ui, of_panel = self.ui, panel.ui
@@ -67,10 +66,11 @@ class ReviewSection:
         ui.editButton.visible = ui.revertButton.visible = self._corrections.HAS_OUTLINE
         ui.nextSliceButton.visible = not hasattr(of_panel, "nextSliceButton")
         actions = {NEXT_SLICE: self.nextSlice, OVERLAY: self.toggleOverlay, ACCEPT: self.accept, UNDO: self.undo}
-        self._keys = Keys(actions)
+        self._keys = Keys(actions | {NEXT_CASE: functools.partial(_click, ui.nextCaseButton)})
         tell(getattr(of_panel, "nextSliceButton", ui.nextSliceButton), NEXT_SLICE)
         tell(getattr(of_panel, "overlayCheckBox", None) or of_panel.mapComboBox, OVERLAY)
         tell(ui.acceptButton, ACCEPT)
+        tell(ui.nextCaseButton, NEXT_CASE)
         tell(getattr(of_panel, "undoButton", ui.revertButton), UNDO)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -79,7 +79,6 @@ class ReviewSection:
         """Show the verdict on the result of a volume, and the cases of the session."""
         if volume is not self._volume:
             self._next = 0
-            self._unhide(volume)
         self._volume, self._folder = volume, folder
         self._keys.install()
         self.edits.follow(volume, folder)
@@ -199,7 +198,7 @@ class ReviewSection:
         _keep(scene.result_nodes(self._volume, self._panel.task), given)
         self._shown = None
         edited_words = _("The outline was edited, so the case counts as corrected.")
-        self._panel.say(_WORDS[told] if told == verdict else edited_words)
+        self._panel.say(_sentence_of(told) if told == verdict else edited_words)
 
     def _takeBack(self) -> None:
         try:
@@ -226,7 +225,7 @@ class ReviewSection:
     def _aboutReview(self, found: Review | None) -> str:
         if found is None:
             return _("Not reviewed yet.")
-        words = _WORDS[found.verdict]
+        words = _sentence_of(found.verdict)
         if found.sha256 != self._fingerprint():
             words += " " + _("It was changed after that; review it again.")
         return f"{words} ({found.time.replace('T', ' ').rstrip('Z')} UTC)"
@@ -248,7 +247,7 @@ class ReviewSection:
         ui, lines = self.ui, []
         for volume in self.cases():
             found = self.review(volume)
-            lines.append((volume.GetID(), f"{volume.GetName()}: {found.verdict if found else _('not reviewed')}"))
+            lines.append((volume.GetID(), f"{volume.GetName()}: {_word_of(found)}"))
         box = ui.casesList
         if [(box.item(row).data(qt.Qt.UserRole), box.item(row).text()) for row in range(box.count)] != lines:
             box.clear()
@@ -267,27 +266,10 @@ class ReviewSection:
         self._showCase(slicer.mrmlScene.GetNodeByID(item.data(qt.Qt.UserRole)))
 
     def _showCase(self, volume: Any) -> None:
-        """Show a case in the views and in the panel; outlines and points of the others are hidden."""
-        for other in self.cases():
-            for display in self._displays(other) if other is not volume else ():
-                if display.GetVisibility():
-                    display.SetVisibility(False)
-                    self._hidden.add(display.GetID())
-        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+        """Show a case in the views and in the panel."""
         self._panel.choose(volume)
+        self._panel.views.show(volume)
         self._panel.refresh()
-
-    def _displays(self, volume: Any) -> list[Any]:
-        """Display nodes of the outline and the points of a result."""
-        nodes = scene.result_nodes(volume, self._panel.task)
-        return [nodes[part].GetDisplayNode() for part in ("labels", "points") if part in nodes]
-
-    def _unhide(self, volume: Any) -> None:
-        """Show again what was hidden of a result while another case was looked at."""
-        for display in self._displays(volume):
-            if display.GetID() in self._hidden:
-                self._hidden.discard(display.GetID())
-                display.SetVisibility(True)
 
     def _nextOpen(self) -> Any:
         """The next volume behind the one that is shown whose result has no verdict; None if there is none."""
@@ -350,7 +332,16 @@ class ReviewSection:
         _click(getattr(self._panel.ui, "undoButton", self.ui.revertButton))
 
 
-_WORDS = {ACCEPTED: _("Accepted."), CORRECTED: _("Corrected."), REJECTED: _("Rejected.")}
+def _sentence_of(verdict: str) -> str:
+    """What to say of a verdict."""
+    return {ACCEPTED: _("Accepted."), CORRECTED: _("Corrected."), REJECTED: _("Rejected.")}[verdict]
+
+
+def _word_of(found: Review | None) -> str:
+    """A verdict in a list of cases."""
+    if found is None:
+        return _("not reviewed")
+    return {ACCEPTED: _("accepted"), CORRECTED: _("corrected"), REJECTED: _("rejected")}[found.verdict]
 
 
 def _click(button: Any) -> None:

@@ -22,6 +22,7 @@ from NeuraxisLib import review_corrections, scene
 from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.result import Measurement, Result, Table
 from NeuraxisLib.review_corrections import EDITED, FOUND_FILE, corrected, corrections_of
+from NeuraxisLib.scene_own_segments import about_own, own_volumes_ml, with_own, without_own
 from NeuraxisLib.scene_review_result import label_table, labels_of, provenance_of, result_in_scene
 from NeuraxisLib.scene_tables import fill_table, measurement_table, table_rows
 
@@ -67,7 +68,7 @@ class SegmentEdits(VTKObservationMixin):
         self._found: np.ndarray | None = None  # as last drawn by a computation; None if it is not known
         self._mark = ""  # of the segments that the tables speak of
         self._dirty = False  # whether something may have been drawn since
-        self._others: list[str] = []  # names of segments that are none of the task's
+        self._own: dict[str, float] = {}  # name -> mL of segments that are none of the task's
         self._timer = qt.QTimer()
         self._timer.interval, self._timer.singleShot = PAUSE_MS, True
         self._timer.connect("timeout()", lambda: self.take_in())
@@ -83,11 +84,12 @@ class SegmentEdits(VTKObservationMixin):
         if segmentation is not self._segmentation or source is not self._source:
             self.leave()
             self._source, self._segmentation, self._found, self._mark = source, segmentation, None, ""
-            self._dirty, self._others = True, []
+            self._dirty, self._own = True, {}
             for event in _EVENTS if segmentation is not None else ():
                 self.addObserver(segmentation, getattr(slicer.vtkSegmentation, event), self._changed)
         if self._dirty:
             self.take_in(folder)
+        self._list_own()
 
     def leave(self) -> None:
         """Follow nothing any more."""
@@ -108,11 +110,7 @@ class SegmentEdits(VTKObservationMixin):
     @property
     def about_others(self) -> str:
         """What to say of segments that a person added beside those of the task; empty if there are none."""
-        if not self._others:
-            return ""
-        words = _("'{names}' is none of this task's segments: it is neither measured nor exported. Paint in {own}.")
-        own = " or ".join(f"'{label.name}'" for label in self._table)
-        return words.format(names="', '".join(self._others), own=own)
+        return about_own(self._own, self._table)
 
     @property
     def labels(self) -> np.ndarray:
@@ -139,7 +137,7 @@ class SegmentEdits(VTKObservationMixin):
         if not drawn:  # a scene of an earlier version; what it holds counts as found
             segmentation.SetAttribute(scene.DRAWN_ATTRIBUTE, mark)
         changed, self._mark = mark != self._mark, mark
-        self._look_for_others()
+        self._look_for_own()
         if mark == (drawn or mark):
             self._found = labels
             if is_edited(self.nodes):
@@ -147,13 +145,18 @@ class SegmentEdits(VTKObservationMixin):
         elif changed:
             self._measure(labels, folder)
 
-    def _look_for_others(self) -> None:
-        known = {f"Segment_{label.value}" for label in self._table}
-        segments, before = self._segmentation.GetSegmentation(), self._others
-        ids = [segments.GetNthSegmentID(number) for number in range(segments.GetNumberOfSegments())]
-        self._others = [segments.GetSegment(name).GetName() for name in ids if name not in known]
-        if self._others != before:
+    def _look_for_own(self) -> None:
+        before, self._own = self._own, own_volumes_ml(self._segmentation, self._source, self._table)
+        if self._own != before:
             self._measured(self.about_others or _("All segments are of this task again."))
+
+    def _list_own(self) -> None:
+        """Let the table end with the volumes of segments that are none of the task's."""
+        node = self.nodes.get("table measurements") if self._segmentation is not None else None
+        rows = table_rows(node) if node is not None else []
+        wanted = with_own(rows, self._own)
+        if wanted != rows:
+            fill_table(node, _table_of(node, wanted))
 
     def _measure(self, labels: np.ndarray, folder: Path | None) -> None:
         nodes = self.nodes
@@ -198,6 +201,7 @@ class SegmentEdits(VTKObservationMixin):
         for label in self._table:
             scene.add_segment(node, label, found == label.value, self._source)
         tables = {part: table_rows(entry) for part, entry in nodes.items() if part.startswith("table ")}
+        tables["table measurements"] = without_own(tables["table measurements"])
         node.SetAttribute(TABLES_ATTRIBUTE, json.dumps(tables))
         node.SetAttribute(scene.TASK_ATTRIBUTE, self._task)
         node.SetAttribute(scene.PART_ATTRIBUTE, FOUND_PART)
@@ -273,10 +277,11 @@ def _table_of(node: slicer.vtkMRMLTableNode, rows: list[list[str]]) -> Table:
 
 
 def _sentence(measurements: list[Measurement], rows: list[list[str]]) -> str:
-    """What to say of the first volumes after an edit: ``"Edited by hand: Total volume 6.40 mL (was 6.00)."``"""
+    """What to say of the first volumes after an edit: ``"Edited by hand: Total volume 6.40 mL (was 6.00)."``."""
     before = {row[0]: row[1] for row in rows}
     told = []
     for row in measurement_table(measurements[:2]).rows:
         if row[2] == "mL":
-            told.append(f"{row[0]} {row[1]} mL (was {before.get(row[0], '?')})")
-    return f"Edited by hand: {', '.join(told)}."
+            now = {"name": row[0], "ml": row[1], "before": before.get(row[0], "?")}
+            told.append(_("{name} {ml} mL (was {before})").format(**now))
+    return _("Edited by hand: {volumes}.").format(volumes=", ".join(told))

@@ -13,7 +13,7 @@ from typing import Any
 import qt
 import slicer
 
-NEXT_SLICE, OVERLAY, ACCEPT, UNDO = "N", "O", "Shift+A", "Shift+U"
+NEXT_SLICE, OVERLAY, ACCEPT, UNDO, NEXT_CASE = "N", "O", "Shift+A", "Shift+U", "Shift+N"
 #: Widgets in which letters are text.
 _TEXT_FIELDS = ("QLineEdit", "QTextEdit", "QPlainTextEdit", "QAbstractSpinBox")
 

@@ -38,11 +38,13 @@ def labels_of(
         segment_id = f"Segment_{label.value}"
         segment = segmentation.GetSegmentation().GetSegment(segment_id)
         if segment is not None and segment.GetRepresentation("Binary labelmap") is not None:
-            labels[_mask_of(segmentation, segment_id, source)] = label.value
+            labels[mask_of(segmentation, segment_id, source)] = label.value
     return labels
 
 
-def _mask_of(segmentation, segment_id: str, source) -> np.ndarray:
+def mask_of(
+    segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, source: slicer.vtkMRMLScalarVolumeNode
+) -> np.ndarray:
     """One segment as bool (k, j, i): its voxels where they lie on the source's grid, else resampled to it."""
     from vtk.util.numpy_support import vtk_to_numpy
 

@@ -116,6 +116,28 @@ def test_result_is_in_tables_views_and_colours(application, widget, client):  # 
     assert any(view.GetPlotChartNode() for view in plots), "the curves are drawn"
 
 
+def test_the_maps_are_shown_where_the_lesion_is_largest_and_stay_where_they_are_put(widget, client):
+    import slicer
+
+    from NeuraxisLib import scene, scene_views
+
+    run(widget, client)
+    source, labels = widget.source(), nodes(widget)["labels"]
+    masks = [slicer.util.arrayFromSegmentBinaryLabelmap(labels, f"Segment_{value}", source) for value in (1, 2)]
+    k = int(np.any(masks, axis=0).sum(axis=(1, 2)).argmax())
+    view = scene_views.slice_node_of("StrokeTmax")
+    middle = (np.array(source.GetImageData().GetDimensions()) - 1) / 2
+    height_mm = (scene.ijk_to_world(source) @ [*middle[:2], k, 1])[2]
+    assert view.GetSliceToRAS().GetElement(2, 3) == pytest.approx(height_mm, abs=0.01)
+    view.SetSliceOffset(view.GetSliceOffset() + 5.0)
+    point_at(widget, (2, 30, 30))
+    widget.ui.findVesselsButton.click()
+    widget.onVesselChosen("Artery", (2, 30, 30))
+    client.answer()
+    widget._panel.run.on_timer()
+    assert view.GetSliceToRAS().GetElement(2, 3) == pytest.approx(height_mm + 5.0, abs=0.01)
+
+
 def test_dragging_a_threshold_moves_the_lesion_and_letting_go_measures_it(widget, client):
     run(widget, client)
     before, table = volume_ml(widget, 1) + volume_ml(widget, 2), rows(widget.ui.resultTableView)

@@ -29,6 +29,20 @@ class qMRMLWidget(QtWidgets.QWidget):
         return self._scene
 
 
+class qMRMLSortFilterProxyModel(QtCore.QObject):
+    """The part of a node chooser's filter that modules use; it is no item model here."""
+
+    def __init__(self, chooser):
+        super().__init__(chooser)
+        self._chooser, self._hidden = chooser, []
+
+    def _hide(self, node_ids: list[str]) -> None:
+        self._hidden = list(node_ids)
+        self._chooser._refill()
+
+    hiddenNodeIDs = QtCore.Property("QStringList", lambda self: self._hidden, _hide)
+
+
 class qMRMLNodeComboBox(QtWidgets.QWidget, Observing):
     """Chooser of a node of the scene; disabled until it has a scene."""
 
@@ -56,6 +70,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, Observing):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._values, self._scene, self._nodes, self._current = {}, None, [], None
+        self._filter = qMRMLSortFilterProxyModel(self)
         self._box = QtWidgets.QComboBox()
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -79,6 +94,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, Observing):
     def _suits(self, node) -> bool:
         wanted, refused = self._values.get("nodeTypes", []), self._values.get("hideChildNodeTypes", [])
         exact = not self._values.get("showChildNodeTypes", True)
+        if node.GetID() in self._filter.hiddenNodeIDs:
+            return False
         if node.GetHideFromEditors() and not self._values.get("showHidden", False):
             return False
         matches = any(node.GetClassName() == kind if exact else node.IsA(kind) for kind in wanted)
@@ -134,6 +151,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, Observing):
 
     def setCurrentNodeIndex(self, index: int) -> None:
         self._select(self._nodes[index])
+
+    def sortFilterProxyModel(self) -> qMRMLSortFilterProxyModel:
+        return self._filter
 
     def nodeCount(self) -> int:
         return len(self._nodes)

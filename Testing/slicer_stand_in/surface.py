@@ -51,7 +51,7 @@ SURFACE: dict[str, WidgetSurface] = {
         ("currentNodeChanged(vtkMRMLNode*)", "currentNodeChanged(bool)", "currentNodeIDChanged(QString)",
          "nodeActivated(vtkMRMLNode*)", "nodeAdded(vtkMRMLNode*)"),
         ("mrmlScene", "setMRMLScene", "currentNode", "setCurrentNode", "setCurrentNodeID", "setCurrentNodeIndex",
-         "nodeCount", "nodeFromIndex", "addAttribute", "removeAttribute"),
+         "nodeCount", "nodeFromIndex", "addAttribute", "removeAttribute", "sortFilterProxyModel"),
     ),
     "qMRMLTableView": WidgetSurface(
         "QTableView",

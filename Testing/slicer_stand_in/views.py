@@ -185,8 +185,16 @@ class ThreeDView(_View):
         return self._node
 
     def resetFocalPoint(self) -> None:
+        """As Slicer does: look at what is there, without the box and its letters, then let these go around it."""
+        node = self._node
+        shown = node.GetBoxVisible(), node.GetAxisLabelsVisible()
+        node.SetBoxVisible(False)
+        node.SetAxisLabelsVisible(False)
         self.window.Render()  # the displayable managers add what was shown since the last picture
         self.renderer.ResetCamera()
+        node.SetBoxVisible(shown[0])
+        node.SetAxisLabelsVisible(shown[1])
+        node.InvokeEvent(node.ResetFocalPointRequestedEvent)
 
 
 class ThreeDWidget:
