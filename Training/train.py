@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -25,6 +24,7 @@ for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "St
         sys.path.insert(0, str(folder))
 
 from NeuraxisLib.errors import InputError, NeuraxisError  # noqa: E402
+from NeuraxisLib.faults import trace_of  # noqa: E402
 from NeuraxisLib.process import keep_freed_memory, usable_cores  # noqa: E402
 from NeuraxisLib.task import Progress  # noqa: E402
 from Training.command import finish, run_command  # noqa: E402
@@ -52,7 +52,6 @@ examples:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    data = Path(os.environ.get("NEURAXIS_DATA", ROOT.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(
         prog="train.py",
         description="Fit a network from a recipe: read or simulate cases, train on them, write a model file.",
@@ -63,11 +62,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("recipe", type=Path, help="TOML recipe, or the name of one that comes along (hemorrhage_drunet_starter)")
     add("output", type=Path, help="model file to write (.safetensors)")
     add("--run", type=Path, required=True, metavar="FOLDER", help="folder of the run: bank, checkpoint, logs")
+    add("--train-split", action="append", metavar="NAME", help="split of the store to train on; repeatable (train)")
+    add("--val-split", default="val", metavar="NAME", help="split of the store to judge by (%(default)s)")
+    add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a recipe value; repeatable")
+    add_shared(add)
+    options = parser.parse_args(arguments)
+    options.train_split = options.train_split or ["train"]
+    return options
+
+
+def add_shared(add: Callable[..., Any]) -> None:
+    """Add the options that a sweep passes on to each of its runs as they are."""
+    data = Path(os.environ.get("NEURAXIS_DATA", ROOT.parent / "shared" / "data"))
     add("--store", type=Path, metavar="FILE",
         help="cases that prepare put into a store; they replace the simulated heads, unless the recipe gives both a "
              "share")  # fmt: skip
-    add("--train-split", action="append", metavar="NAME", help="split of the store to train on; repeatable (train)")
-    add("--val-split", default="val", metavar="NAME", help="split of the store to judge by (%(default)s)")
     add("--real", type=Path, default=data / "head_ct_training", metavar="FOLDER",
         help="real head CTs with *labels.json (default: head_ct_training in $NEURAXIS_DATA)")  # fmt: skip
     add("--label-maps", type=Path, default=data / "label_maps", metavar="FOLDER",
@@ -78,16 +87,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="model file whose weights to start from: of the whole network, or of the part whose parameters' names "
              "begin with PART (backbone.=FILE); vgg16=FILE takes VGG-16's of torchvision or Keras for the stroke "
              "networks; repeatable")  # fmt: skip
-    add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a recipe value; repeatable")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto, the fastest there is)")
     add("--threads", type=int, metavar="N", help="CPU threads of the fitting process (default: PyTorch's choice)")
     add("--workers", type=int, default=max(1, usable_cores() - 1), metavar="N",
         help="processes that simulate or prepare cases (default: all cores but one, here %(default)s)")  # fmt: skip
     add("--readers", type=int, default=1, metavar="N",
         help="threads that make batches ahead; the result does not depend on it (default: %(default)s)")  # fmt: skip
-    options = parser.parse_args(arguments)
-    options.train_split = options.train_split or ["train"]
-    return options
 
 
 def main(arguments: list[str]) -> int:
@@ -109,8 +114,7 @@ def _work(options: argparse.Namespace) -> None:
 def _log_fault(options: argparse.Namespace, error: Exception) -> None:
     """Keep the trace of what should not have happened in the run folder."""
     if not isinstance(error, NeuraxisError) and options.run.is_dir():
-        text = "".join(traceback.format_exception(error))
-        (options.run / "fault.log").write_text(text, encoding="utf-8")
+        (options.run / "fault.log").write_text(trace_of(error) + "\n", encoding="utf-8")
 
 
 def _prepare(options: argparse.Namespace) -> None:

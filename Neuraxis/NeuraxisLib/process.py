@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from NeuraxisLib.errors import DependencyError, NeuraxisError, SeriesChoiceError, WorkerError
+from NeuraxisLib.faults import words_of
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -69,6 +70,16 @@ def limit_memory(gigabytes: float) -> bool:
         return False
     _limit_gb = gigabytes
     return True
+
+
+def keep_no_core() -> None:
+    """Let no crash leave this process's memory, with the image in it, on the disk, where the system can see to it."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    except (ImportError, OSError, ValueError):  # Windows, which keeps a dump only if it was told to
+        pass
 
 
 def usable_cores() -> int:
@@ -150,9 +161,8 @@ def as_user_error(error: BaseException) -> NeuraxisError:
     if isinstance(error, ImportError):
         package = (error.name or "").partition(".")[0]
         return DependencyError(_missing_package_sentence(package, error))
-    text = " ".join(str(error).split())[:200]
     return NeuraxisError(
-        f"An unexpected fault stopped the run ({type(error).__name__}: {text or 'no further words'}); "
+        f"An unexpected fault stopped the run ({type(error).__name__}: {words_of(error) or 'no further words'}); "
         "please report it with the log."
     )
 

@@ -23,14 +23,21 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from NeuraxisLib import __version__
 from NeuraxisLib.errors import CancelledError, NeuraxisError, SeriesChoiceError
-from NeuraxisLib.process import as_user_error, keep_freed_memory, limit_memory, memory_use, return_freed_memory
+from NeuraxisLib.faults import trace_of
+from NeuraxisLib.process import (
+    as_user_error,
+    keep_freed_memory,
+    keep_no_core,
+    limit_memory,
+    memory_use,
+    return_freed_memory,
+)
 from NeuraxisLib.run import ModelCache, run_case
 from NeuraxisLib.task import Progress
 
@@ -140,7 +147,7 @@ class Worker:
     def _report_failure(self, number: int, error: Exception) -> None:
         fault = as_user_error(error)
         if type(fault) is NeuraxisError:  # one nobody foresaw: the log gets the details, the user the sentence
-            traceback.print_exception(error)
+            print(trace_of(error), file=sys.stderr)
         choices = fault.choices if isinstance(fault, SeriesChoiceError) else None
         self._channel.send("failed", id=number, code=fault.code, message=str(fault), choices=choices)
 
@@ -220,6 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     channel = Channel(claim_stdout())
     logging.getLogger().addHandler(_LogEvents(channel))
     keep_freed_memory()
+    keep_no_core()
     if options.memory_limit_gb and not limit_memory(options.memory_limit_gb):
         channel.send("log", message="This system cannot limit the memory of a process; the setting has no effect.")
     Worker(channel, sys.stdin.buffer, leave).serve()

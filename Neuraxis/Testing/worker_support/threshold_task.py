@@ -102,6 +102,8 @@ def _bring_about(fault: str) -> None:
         import a_package_that_is_not_there  # noqa: F401
     elif fault == "bug":
         raise ZeroDivisionError("division by zero")
+    elif fault == "quote":
+        raise ValueError("could not convert '/data/KANARIENVOGEL Hulda/1.dcm'")
     elif fault == "noise":
         os.write(1, b"a library that writes to file descriptor 1\n")
         sys.stdout.write("and one that writes to sys.stdout\n")
