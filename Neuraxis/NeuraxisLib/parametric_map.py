@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -116,20 +117,9 @@ def write_parametric_map(
 
 def _parametric_map(volume, array, quantity, images, window, series_number: int) -> Dataset:
     hd = require_highdicom()
-    from pydicom.sr.coding import Code
-
     known = array[np.isfinite(array)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    shown = window or (low, high)
-    mapping = hd.pm.RealWorldValueMapping(
-        lut_label=quantity.label[:_SHORT],
-        lut_explanation=quantity.title[:_LONG],
-        unit=Code(quantity.unit_code, "UCUM", quantity.unit),
-        value_range=(low, high),
-        slope=1.0,
-        intercept=0.0,
-        quantity_definition=None if quantity.code is None else Code(*quantity.code),
-    )
+    extent = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    low, high = window or extent
     orientation, spacing, positions = planes_lps(volume)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd characters in the source's texts, which are kept as they are
@@ -145,11 +135,9 @@ def _parametric_map(volume, array, quantity, images, window, series_number: int)
             software_versions=__version__,
             device_serial_number="1",
             contains_recognizable_visual_features=False,
-            real_world_value_mappings=[mapping],
+            real_world_value_mappings=[_mapping(quantity, extent)],
             voi_lut_transformations=[
-                hd.VOILUTTransformation(
-                    window_center=(shown[0] + shown[1]) / 2, window_width=max(shown[1] - shown[0], 1e-3)
-                )
+                hd.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-3))
             ],
             content_label=_code_string(quantity.label),
             content_description=quantity.title[:_LONG],
@@ -164,6 +152,21 @@ def _parametric_map(volume, array, quantity, images, window, series_number: int)
             plane_orientation=hd.PlaneOrientationSequence("PATIENT", orientation),
             plane_positions=[hd.PlanePositionSequence("PATIENT", place) for place in positions],
         )
+
+
+def _mapping(quantity: Quantity, extent: tuple[float, float]) -> Any:
+    """What the stored numbers mean: the quantity itself, whose values lie within ``extent``."""
+    from pydicom.sr.coding import Code
+
+    return require_highdicom().pm.RealWorldValueMapping(
+        lut_label=quantity.label[:_SHORT],
+        lut_explanation=quantity.title[:_LONG],
+        unit=Code(quantity.unit_code, "UCUM", quantity.unit),
+        value_range=extent,
+        slope=1.0,
+        intercept=0.0,
+        quantity_definition=None if quantity.code is None else Code(*quantity.code),
+    )
 
 
 def planes_lps(volume: Volume) -> tuple[tuple[float, ...], tuple[float, float], np.ndarray]:

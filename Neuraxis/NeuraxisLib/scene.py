@@ -17,7 +17,8 @@ import vtk
 from NeuraxisLib.columns import column_meanings
 from NeuraxisLib.errors import GeometryError, InputError
 from NeuraxisLib.labels import Label, LabelTable
-from NeuraxisLib.result import Result, ScalarMap
+from NeuraxisLib.result import Result
+from NeuraxisLib.scene_maps import fill_map
 from NeuraxisLib.scene_tables import fill_chart, fill_points, fill_table, measurement_table
 from NeuraxisLib.task import get_task
 from NeuraxisLib.volume import Volume
@@ -28,25 +29,12 @@ SOURCE_ROLE = "NeuraxisSource"
 TASK_ATTRIBUTE, PART_ATTRIBUTE = "Neuraxis.Task", "Neuraxis.Part"
 KEY_SLICES_ATTRIBUTE, WARNINGS_ATTRIBUTE = "Neuraxis.KeySlices", "Neuraxis.Warnings"
 PROVENANCE_ATTRIBUTE = "Neuraxis.Provenance"
-#: What a map shows and in which unit, for the legend of its colours.
-LEGEND_ATTRIBUTE = "Neuraxis.Legend"
 #: The :func:`label_mark` of what a computation drew last; segments that differ from it were edited by hand.
 DRAWN_ATTRIBUTE = "Neuraxis.Drawn"
 #: Classes of the nodes that hold results.
 RESULT_CLASSES = (
     "vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTableNode", "vtkMRMLPlotChartNode",
     "vtkMRMLPlotSeriesNode", "vtkMRMLMarkupsFiducialNode",
-)  # fmt: skip
-HEAT_COLORS_TAG = "NeuraxisHeat"
-#: Part of a map's value range, from its low end, that stays transparent over the image.
-TRANSPARENT_FRACTION = 0.1
-#: (red, green, blue) from low to high: lightness rises steadily, so the order survives every colour blindness and a
-#: grey print; hue runs from violet over orange to pale yellow.
-_HEAT_ANCHORS = np.array(
-    [
-        (0.02, 0.02, 0.08), (0.19, 0.06, 0.38), (0.42, 0.11, 0.46), (0.66, 0.19, 0.38),
-        (0.86, 0.33, 0.24), (0.96, 0.54, 0.14), (0.98, 0.77, 0.26), (0.99, 0.98, 0.70),
-    ]
 )  # fmt: skip
 
 
@@ -182,7 +170,7 @@ def show_result(
         _fill_segmentation(shown.segmentation, result, source, table)
     for name, scalar_map in result.maps.items():
         node = _result_node(source, result.task, f"map {name}", "vtkMRMLScalarVolumeNode", scalar_map.title)
-        _fill_map(node, scalar_map, source)
+        fill_map(node, scalar_map, source)
         shown.maps[name] = node
     tables = {"measurements": measurement_table(result.measurements), **result.tables}
     for name, table in tables.items():
@@ -370,46 +358,6 @@ def show_3d(segmentation: slicer.vtkMRMLSegmentationNode, shown: bool) -> None:
 def is_shown_3d(segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
     """Whether the segments have surfaces."""
     return segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
-
-
-# -- maps -----------------------------------------------------------------------------------------------------
-
-
-def _fill_map(node, scalar_map: ScalarMap, source) -> None:
-    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(scalar_map.volume.array, dtype=np.float32))
-    matrix = vtk.vtkMatrix4x4()
-    source.GetIJKToRASMatrix(matrix)
-    node.SetIJKToRASMatrix(matrix)
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    low, high = scalar_map.value_range
-    unit = scalar_map.volume.unit
-    node.SetAttribute(LEGEND_ATTRIBUTE, f"{scalar_map.title} [{unit}]" if unit else scalar_map.title)
-    display.SetAndObserveColorNodeID(heat_colors().GetID())
-    display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(low, high)
-    display.AutoThresholdOff()
-    display.SetThreshold(low + TRANSPARENT_FRACTION * (high - low), max(high, float(scalar_map.volume.array.max())))
-    display.ApplyThresholdOn()
-
-
-def heat_colors() -> slicer.vtkMRMLColorTableNode:
-    """The colour node of all heat maps, made when first asked for."""
-    node = slicer.mrmlScene.GetSingletonNode(HEAT_COLORS_TAG, "vtkMRMLColorTableNode")
-    if node is not None:
-        return node
-    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLColorTableNode")
-    node.UnRegister(None)
-    node.SetName("Neuraxis heat")
-    node.SetSingletonTag(HEAT_COLORS_TAG)
-    node.SetTypeToUser()
-    node.SetAttribute("Category", "Neuraxis")
-    node.SetNumberOfColors(256)
-    positions = np.linspace(0, 1, len(_HEAT_ANCHORS))
-    colors = np.stack([np.interp(np.linspace(0, 1, 256), positions, channel) for channel in _HEAT_ANCHORS.T], axis=1)
-    for index, (red, green, blue) in enumerate(colors):
-        node.SetColor(index, f"{index / 255:.2f}", red, green, blue, 1.0)
-    return slicer.mrmlScene.AddNode(node)
 
 
 # -- views ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from xml.sax.saxutils import escape
 import numpy as np
 import slicer
 
-from NeuraxisLib.scene import LEGEND_ATTRIBUTE, PART_ATTRIBUTE, ijk_to_world
+from NeuraxisLib.scene import PART_ATTRIBUTE, ijk_to_world
+from NeuraxisLib.scene_maps import LEGEND_ATTRIBUTE
 
 #: Layout of Slicer's own that is shown when a map layout is left and none is remembered: four views.
 FOUR_UP = 3

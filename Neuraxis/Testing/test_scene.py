@@ -163,7 +163,9 @@ def test_heat_map_has_geometry_colours_and_threshold(scene):
 
 
 def test_heat_colours_rise_in_lightness(scene):
-    table = scene.heat_colors().GetLookupTable()
+    from NeuraxisLib.scene_maps import heat_colors
+
+    table = heat_colors().GetLookupTable()
     colors = np.array([table.GetTableValue(i)[:3] for i in range(256)])
     linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
