@@ -4,7 +4,7 @@
 #   make train-demo   simulate heads, train three networks for minutes, compare them with the classical methods
 #   make test         run all tests
 #   make lint         check style
-#   make benchmark    time and memory beside a named peer, in the same run
+#   make benchmark    time and memory beside named peers, in the same run: Docs/benchmarks.md
 #   make lock         pin the run-time packages by version and hash in requirements.lock.txt
 #   make sbom         list them in neuraxis.cdx.json (CycloneDX), for a release
 #   make audit        ask the database of known weaknesses about them (needs a network; else it fails)
@@ -15,11 +15,13 @@
 # PYTHON=python3.12     another Python (3.10 or newer) for the environment
 # PIP_ARGS="..."        more arguments for pip, such as the index of a CPU-only torch
 # TEST_ARGS="-k brain"  arguments for pytest
+# BENCHMARK_ARGS="--keep"  arguments for the benchmark, such as --quick or --only ROW
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 TEST_ARGS ?=
+BENCHMARK_ARGS ?=
 
 BIN := $(VENV)/bin
 DEMO_SCAN := HemorrhageSeg/HemorrhageSegLib/Resources/SampleData/head_ct_hemorrhage.nrrd
@@ -44,12 +46,8 @@ test: $(VENV)/.ready-test $(VENV)/view/.ready
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 
-benchmark: $(VENV)/.ready-test
-	$(BIN)/python Testing/benchmarks/benchmark_inference.py
-	$(BIN)/python Testing/benchmarks/benchmark_perfusion.py
-	$(BIN)/python Testing/benchmarks/benchmark_frames.py
-	$(BIN)/python Testing/benchmarks/benchmark_discs.py
-	$(BIN)/python Testing/benchmarks/benchmark_naming.py
+benchmark: $(VENV)/.ready-test $(VENV)/nnunet/.ready
+	PYTHONPATH=$(VENV)/nnunet $(BIN)/python Testing/benchmarks/table.py $(BENCHMARK_ARGS)
 
 LOCK := requirements.lock.txt
 
@@ -90,6 +88,14 @@ $(VENV)/view/.ready: constraints-view.txt | $(VENV)/.ready-test
 	  $(@D)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c $< --ignore-installed --no-deps vtk && \
 	  $(@D)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c $< aiohttp "trame-slicer[standalone]" && \
 	  touch $@
+
+# The peer nnU-Net without what it would replace: it asks for torchvision, which brings another torch. Packages that its
+# prediction loads lie in a folder of their own; without them the benchmark's row says so.
+NNUNET := nnunetv2 dynamic-network-architectures batchgenerators batchgeneratorsv2 acvl-utils connected-components-3d \
+  blosc2 numexpr ndindex httpx pandas tqdm threadpoolctl
+
+$(VENV)/nnunet/.ready: | $(VENV)/.ready-test
+	-$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --target $(@D) $(NNUNET) && touch $@
 
 $(VENV)/.ready-release: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[release]"

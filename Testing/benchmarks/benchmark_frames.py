@@ -83,11 +83,17 @@ def peer_read(folder: Path) -> np.ndarray:
     return np.stack(planes).reshape(-1, slices, *planes[0].shape).astype(np.int16)
 
 
-def measure_speed(folder: Path, frames: int, slices: int, matrix: int) -> bool:
-    """Print times of reading one acquisition with ours and with the peer, alternating; whether both read the same."""
-    build.MATRIX = matrix
+def write_series(folder: Path, frames: int, slices: int, matrix: int) -> None:
+    """One acquisition as one series of single images."""
+    before, build.MATRIX = build.MATRIX, matrix
     times = np.repeat(np.arange(float(frames))[:, None] * 1.5, slices, axis=1)
     build.one_series(folder, times, heights_mm=np.arange(slices) * 5.0, pixel_mm=220.0 / matrix)
+    build.MATRIX = before
+
+
+def measure_speed(folder: Path, frames: int, slices: int, matrix: int) -> bool:
+    """Print times of reading one acquisition with ours and with the peer, alternating; whether both read the same."""
+    write_series(folder, frames, slices, matrix)
     clocks: dict[str, list[float]] = {"ours": [], "peer": []}
     for _ in range(3):
         start = time.perf_counter()

@@ -14,28 +14,33 @@ The doors are timed as a user meets them: the command line from its start to its
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = [str(ROOT / name) for name in ("Neuraxis", "HemorrhageSeg")]
-sys.path[:0] = PATHS
+sys.path[:0] = [str(ROOT), *PATHS]
 
+from HemorrhageSegLib.brain import extract_brain  # noqa: E402
 from NeuraxisLib.files import read_volume, write_volume  # noqa: E402
+from NeuraxisLib.inference import build_network, foreground  # noqa: E402
 from NeuraxisLib.models import ModelFile, find_model, load_model  # noqa: E402
+from NeuraxisLib.preprocessing import SlicePreprocessing, slice_grid  # noqa: E402
+from NeuraxisLib.process import keep_freed_memory  # noqa: E402
 from NeuraxisLib.task import Progress, get_task  # noqa: E402
 from NeuraxisLib.volume import Volume  # noqa: E402
+from Testing.benchmarks.turns import Apart, Run, take_turns  # noqa: E402
 
 SHAPE = (36, 512, 512)
 CONTENDERS = {
@@ -43,15 +48,16 @@ CONTENDERS = {
     "ours-float32": "ours, whole task, float32",
     "peer-0.25": "MONAI windows, overlap 0.25",
     "peer-0.5": "MONAI windows, overlap 0.5",
+    "peer-0.625": "MONAI windows, overlap 0.625",
 }
 CLI_GOAL_S, WORKER_GOAL_S, RATIO_GOAL, MEMORY_GOAL_GB = 10, 5, 2, 2
 
 
-def enlarged(volume: Volume) -> Volume:
-    """The volume on a grid of SHAPE over the same tissue."""
+def enlarged(volume: Volume, shape: tuple[int, int, int] = SHAPE) -> Volume:
+    """The volume on a grid of that shape over the same tissue."""
     from scipy.ndimage import zoom
 
-    factors = np.array(SHAPE) / volume.array.shape
+    factors = np.array(shape) / volume.array.shape
     matrix = volume.ijk_to_ras.copy()
     matrix[:3, :3] /= factors[::-1]
     array = np.rint(zoom(volume.array.astype(np.float32), factors, order=1)).astype(np.int16)
@@ -61,115 +67,69 @@ def enlarged(volume: Volume) -> Volume:
 # -- contenders, each in its own process ----------------------------------------------------------------------
 
 
-def ours(volume: Volume, model: ModelFile, precision: str) -> Callable[[], np.ndarray]:
-    """The task as every door runs it, without reading and writing files."""
-    task = get_task("hemorrhage")
+def ours(scan: Path, model_path: Path, precision: str) -> Run:
+    """The task as every door runs it, without reading and writing files; answers with the mask's voxels."""
+    task, volume, model = get_task("hemorrhage"), read_volume(scan), load_model(model_path)
     options = task.options_type(device="cpu", precision=precision)
-    return lambda: task.run({"ct": volume}, model, options, Progress()).labels.array
+    keep_freed_memory()  # as the worker and the command line do
+    return lambda: int(np.count_nonzero(task.run({"ct": volume}, model, options, Progress()).labels.array))
 
 
-def peer(volume: Volume, model: ModelFile, overlap: float) -> Callable[[], np.ndarray]:
-    """The same weights in MONAI's transforms and sliding windows."""
-    import torch
+def network_of(model: ModelFile, volume: Volume) -> tuple[nn.Module, SlicePreprocessing, float]:
+    """What a peer is given: the network with its weights, how it sees a head, and the pixel size it was trained at."""
+    from HemorrhageSegLib.networks import NETWORKS
+
+    preprocessing = SlicePreprocessing.from_dict(model.header["preprocessing"])
+    pixel_mm = slice_grid(volume, extract_brain(volume).mask, preprocessing).pixel_mm
+    return build_network(model, NETWORKS), preprocessing, pixel_mm
+
+
+def windowed(slices: torch.Tensor, preprocessing: SlicePreprocessing) -> torch.Tensor:
+    """Slices (k, rows, columns) in HU as the network's channels (k, channels, rows, columns), by MONAI."""
+    from monai.transforms import ScaleIntensityRange
+
+    channels = []
+    for channel in preprocessing.channels:
+        scaled = torch.as_tensor(ScaleIntensityRange(channel.low_hu, channel.high_hu, -1, 1, clip=True)(slices))
+        at = (torch.arange(len(slices)) + channel.offset).clamp(0, len(slices) - 1)
+        channels.append(scaled[at])
+    return torch.stack(channels, dim=1)
+
+
+def peer(scan: Path, model_path: Path, overlap: float) -> Run:
+    """The same weights in MONAI's transforms and sliding windows; answers with the mask's voxels."""
     from monai.data import MetaTensor
     from monai.inferers import sliding_window_inference
-    from monai.transforms import ResampleToMatch, ScaleIntensityRange, Spacing
+    from monai.transforms import ResampleToMatch, Spacing
 
-    from HemorrhageSegLib.brain import extract_brain
-    from HemorrhageSegLib.networks import NETWORKS
-    from NeuraxisLib.inference import build_network
-    from NeuraxisLib.preprocessing import SlicePreprocessing, slice_grid
-
-    network = build_network(model, NETWORKS)
-    preprocessing = SlicePreprocessing.from_dict(model.header["preprocessing"])
-    pixel_mm = slice_grid(volume, extract_brain(volume).mask, preprocessing).pixel_mm  # what the network was trained at
+    volume, model = read_volume(scan), load_model(model_path)
+    network, preprocessing, pixel_mm = network_of(model, volume)
     threshold = model.header["threshold"]
 
     @torch.inference_mode()
-    def run() -> np.ndarray:
+    def run() -> int:
         image = MetaTensor(torch.from_numpy(volume.array.T.astype(np.float32))[None], affine=volume.ijk_to_ras)
         coarse = Spacing((pixel_mm, pixel_mm, volume.spacing_mm[2]), mode="bilinear")(image)
-        slices = coarse[0].permute(2, 1, 0)
-        channels = []
-        for channel in preprocessing.channels:
-            windowed = ScaleIntensityRange(channel.low_hu, channel.high_hu, -1, 1, clip=True)(slices)
-            at = (torch.arange(len(slices)) + channel.offset).clamp(0, len(slices) - 1)
-            channels.append(windowed.as_tensor()[at])
-        inputs = torch.stack(channels, dim=1)
+        inputs = windowed(coarse.as_tensor()[0].permute(2, 1, 0), preprocessing)
         size = (preprocessing.size,) * 2
         logits = sliding_window_inference(inputs, size, 4, network, overlap=overlap, mode="gaussian")
-        probability = torch.sigmoid(logits)[:, 0].permute(2, 1, 0)[None]
+        probability = foreground(logits)[:, 0].permute(2, 1, 0)[None]
         back = ResampleToMatch(mode="bilinear", padding_mode="zeros")(
             MetaTensor(probability, affine=coarse.affine), image
         )
-        return (back[0].numpy() >= threshold).astype(np.uint8).T
+        return int(np.count_nonzero((back[0].numpy() >= threshold).astype(np.uint8).T))
 
     return run
 
 
-def serve(contender: str, scan: Path, model_path: Path, threads: int) -> None:
-    """Run one round per line on stdin; answer with seconds, peak memory and the mask's size as JSON."""
-    import torch
-
-    from NeuraxisLib.process import keep_freed_memory
-
-    torch.set_num_threads(threads)
-    volume, model = read_volume(scan), load_model(model_path)
-    kind, _, variant = contender.partition("-")
-    if kind == "ours":
-        keep_freed_memory()  # as the worker and the command line do
-        run = ours(volume, model, variant or "auto")
-    else:
-        run = peer(volume, model, float(variant))
-    print(json.dumps({"ready": True}), flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        mask = run()
-        seconds = time.perf_counter() - start
-        memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(
-            json.dumps({"seconds": seconds, "memory_gb": memory_gb, "voxels": int(np.count_nonzero(mask))}), flush=True
-        )
-
-
-class Contender:
-    """The process of one contender."""
-
-    def __init__(self, name: str, scan: Path, model: Path, threads: int):
-        command = [sys.executable, __file__, "--serve", name, "--scan", str(scan), "--model", str(model)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self._process = subprocess.Popen(
-            [*command, "--threads", str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self._read()
-        self.rounds: list[dict] = []
-
-    def _read(self) -> dict:
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        raise SystemExit("A contender ended early; see its message above.")
-
-    def round(self, warm_up: bool = False) -> None:
-        """Run once and keep the answer."""
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        answer = self._read()
-        if not warm_up:
-            self.rounds.append(answer)
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.stdin.close()
-        self._process.wait()
-
-    def median(self, key: str) -> float:
-        """Median over the rounds."""
-        return statistics.median(answer[key] for answer in self.rounds)
+def contenders(scan: Path, model: Path, threads: int, names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, Apart]:
+    """Processes of the contenders, in the words of :data:`CONTENDERS`."""
+    made = {}
+    for name in names:
+        kind, _, variant = name.partition("-")
+        make, setting = (ours, variant or "auto") if kind == "ours" else (peer, float(variant))
+        made[CONTENDERS[name]] = Apart(threads, make, scan, model, setting)
+    return made
 
 
 # -- doors ----------------------------------------------------------------------------------------------------
@@ -216,14 +176,10 @@ def main() -> None:
     parser.add_argument("--model", default="", help="installed model or model file; the default model if not given")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--scan", type=Path, help="a head CT; the bundled one if not given")
     options = parser.parse_args()
     task = get_task("hemorrhage")
     model = find_model(task, options.model)
-    if options.serve:
-        serve(options.serve, options.scan, model, options.threads)
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scan = folder / "head.nrrd"
@@ -239,17 +195,12 @@ def main() -> None:
 
 def compare(scan: Path, model: Path, threads: int, rounds: int) -> None:
     """Print ours beside the peer."""
-    contenders = {name: Contender(name, scan, model, threads) for name in CONTENDERS}
-    for number in range(rounds + 1):
-        for contender in contenders.values():
-            contender.round(warm_up=number == 0)
-    base = contenders["ours"].median("seconds")
+    taken = take_turns(contenders(scan, model, threads), rounds)
+    base = taken[CONTENDERS["ours"]].wall_s
     print(f"{'':28} {'seconds':>8} {'ratio to ours':>14} {'peak GB':>8}")
-    for name, contender in contenders.items():
-        seconds = contender.median("seconds")
-        print(f"{CONTENDERS[name]:28} {seconds:8.2f} {seconds / base:14.2f} {contender.median('memory_gb'):8.2f}")
-        contender.stop()
-    ratio = min(contenders[name].median("seconds") for name in contenders if name.startswith("peer")) / base
+    for name, found in taken.items():
+        print(f"{name:28} {found.wall_s:8.2f} {found.wall_s / base:14.2f} {found.peak_gb or 0:8.2f}")
+    ratio = min(found.wall_s for name, found in taken.items() if name.startswith("MONAI")) / base
     print(_goal(f"the fastest peer takes {ratio:.1f} times as long", f"at least {RATIO_GOAL}", ratio >= RATIO_GOAL))
 
 
