@@ -20,8 +20,8 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / room) for room in ("Neuraxis", "Hemorrha
 RUN_LIMIT_S = 1200
 
 
-def show_sample(task: str, file_name: str, name: str, window: tuple[float, float]):
-    """A bundled scan in the scene and in the views, with a window (width, level)."""
+def show_sample(task: str, file_name: str, name: str):
+    """A bundled scan in the scene and in the views, in the window that Slicer gives it."""
     import slicer
 
     from NeuraxisLib.files import read_volume
@@ -30,8 +30,6 @@ def show_sample(task: str, file_name: str, name: str, window: tuple[float, float
     scan = read_volume(get_task(task).resources / "SampleData" / file_name)
     node = slicer.util.addVolumeFromArray(scan.array, ijkToRAS=scan.ijk_to_ras, name=name)
     node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().AutoWindowLevelOff()
-    node.GetDisplayNode().SetWindowLevel(*window)
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node
 
@@ -45,26 +43,6 @@ def run(application, widget) -> None:
         time.sleep(0.05)
     if not widget.ui.statusLabel.text.startswith("Done"):
         raise SystemExit(widget.ui.statusLabel.text or "the run took too long")
-
-
-def arrange_views(application, node) -> None:
-    """All slices through the largest section of the outline, filling their views; the 3D view from the front."""
-    import numpy as np
-    import slicer
-
-    from NeuraxisLib import scene
-
-    segmentation = scene.result_nodes(node, "hemorrhage")["labels"]
-    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, "Segment_1", node)
-    k = int(mask.sum(axis=(1, 2)).argmax())
-    j, i = (np.argwhere(mask[k]).mean(axis=0)).tolist()
-    point = scene.ijk_to_world(node) @ [i, j, k, 1]
-    for name in application.layout.sliceViewNames():
-        widget = application.layout.sliceWidget(name)
-        widget.sliceLogic().FitSliceToAll()
-        widget.mrmlSliceNode().JumpSliceByOffsetting(*point[:3])
-    application.layout.resetThreeDViews()
-    application.layout.threeDWidget(0).threeDView().renderer.GetActiveCamera().Zoom(1.2)
 
 
 class Photographer:
@@ -85,13 +63,13 @@ def photograph_hemorrhage(application, folder: Path) -> None:
     """The panel before a run, the outline in all views, the uncertainty over it."""
     from Testing.slicer_stand_in.pictures import size_views
 
-    node = show_sample("hemorrhage", "head_ct_hemorrhage.nrrd", "HeadCTHemorrhage", (80, 40))
+    show_sample("hemorrhage", "head_ct_hemorrhage.nrrd", "HeadCTHemorrhage")
     widget = application.new_widget("HemorrhageSeg")
     camera = Photographer(application, widget, folder)
     size_views(application)
+    application.layout.resetSliceViews()
     run(application, widget)
     widget.ui.show3DButton.click()
-    arrange_views(application, node)
     camera.take()
     widget.ui.overlayCheckBox.click()
     widget.ui.overlayOpacitySlider.value = 0.7
@@ -106,7 +84,7 @@ def photograph_stroke(application, folder: Path) -> None:
     import numpy as np
     import slicer
 
-    from NeuraxisLib import scene, scene_frames, scene_views
+    from NeuraxisLib import scene, scene_cases, scene_frames, scene_views
     from StrokeCTPLib.panel_maps import LAYOUT
     from Testing.slicer_stand_in.pictures import size_views
 
@@ -122,8 +100,7 @@ def photograph_stroke(application, folder: Path) -> None:
     core = slicer.util.arrayFromSegmentBinaryLabelmap(nodes["labels"], "Segment_2", source)
     k, j, i = np.argwhere(core).mean(axis=0).round()
     place = (scene.ijk_to_world(source) @ [i, j, k, 1])[:3]
-    for tag, _ in LAYOUT.views:
-        scene_views.slice_node_of(tag).JumpSliceByOffsetting(*place)
+    scene_cases.show_finding(nodes["labels"], source)
     slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode").SetCursorPositionRAS(place)
     widget.onCurveTimer()
     camera.take(top=widget.ui.applyButton)
@@ -147,13 +124,12 @@ def photograph_discs(application, folder: Path) -> None:
 
     from Testing.slicer_stand_in.pictures import size_views
 
-    show_sample("discs", "lumbar_spine_mr.nrrd", "LumbarSpineMR", (150, 70))
+    show_sample("discs", "lumbar_spine_mr.nrrd", "LumbarSpineMR")
     widget = application.new_widget("SpineDiscLabel")
-    application.layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
+    application.layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpYellowSliceView)
     run(application, widget)
     size_views(application)
-    view = application.layout.sliceWidget("Red")
-    view.mrmlSliceNode().SetOrientation("Sagittal")
+    view = application.layout.sliceWidget("Yellow")
     widget.ui.overlayCheckBox.click()
     table = widget.ui.discTableView
     table.clicked.emit(table.model().index(table.model().rowCount() - 2, 0))

@@ -28,6 +28,12 @@ NUMBERS = ("QSpinBox", "QDoubleSpinBox", "ctkSliderWidget", "ctkRangeWidget")
 UNITS = re.compile(
     r"\b(mm|mL|HU|s|ms|%|years?|hours?|minutes?|points?|degrees|GB|GiB|MB|threads?|0 to 1|slices?|cases)\b|%|°", re.I
 )
+#: Widgets whose number, rule or method comes from a paper: author and year stand in the tool tip.
+SOURCED = [
+    ("StrokeCTP", "lateSlider"), ("StrokeCTP", "rcbfSlider"), ("StrokeCTP", "criteriaLabel"),
+    ("StrokeCTP", "criteriaTableView"), ("StrokeCTP", "deconvolutionComboBox"), ("HemorrhageSeg", "overlayCheckBox"),
+    ("HemorrhageSeg", "changeLabel"), ("HemorrhageSeg", "expansionLabel"),
+]  # fmt: skip
 #: Where the libraries write the heads of their tables.
 HEADS = re.compile(r"COLUMNS = \((.*?)\n\)|heads = \((\(.*?\))\)\n|Table\(\"[^\"]+\", \((\(.*?\))\), rows", re.DOTALL)
 #: Parts of a clinical panel, from above; each panel has them in this order.
@@ -75,6 +81,13 @@ def test_numbers_say_of_what(path):
     numbers = [widget for widget in widgets(path) if widget.get("class") in NUMBERS]
     without = {w.get("name") for w in numbers if not UNITS.search(property_of(w, "toolTip"))}
     assert without == set()
+
+
+@pytest.mark.parametrize("module, name", SOURCED)
+def test_numbers_that_others_have_set_name_who_did(module, name):
+    tips = [property_of(w, "toolTip") for path in UI_FILES if path.stem.startswith(module)
+            for w in widgets(path) if w.get("name") == name]  # fmt: skip
+    assert len(tips) == 1 and re.search(r"\b[A-Z][a-z]+ (?:19|20)\d\d\b", tips[0]), tips
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -203,18 +216,37 @@ def dark(application):  # noqa: F811
     application.qt_application.setPalette(before)
 
 
-@pytest.mark.parametrize("module", CLINICAL)
-def test_panels_are_readable_in_the_dark_theme(dark, module, tmp_path, monkeypatch):
-    from PySide6 import QtWidgets
+def assert_light_on_dark(panel) -> None:
+    """Every label with words is light on dark, and none names a colour of its own that is not light."""
+    from PySide6 import QtGui, QtWidgets
 
-    opened = open_panel(dark, module, tmp_path, monkeypatch)
-    opened.run()
-    labels = [label for label in opened.widget.parent.findChildren(QtWidgets.QLabel) if label.text]
+    labels = [label for label in panel.findChildren(QtWidgets.QLabel) if label.text]
     assert len(labels) > 5
     for label in labels:
         palette = label.palette
         text, ground = (palette.color(role).lightness() for role in (label.foregroundRole(), label.backgroundRole()))
         assert text - ground > 120, label.objectName
+        named = re.findall(r"color:\s*(#\w+)'>[^\u25a0]", label.text)  # a square shows the colour of a segment
+        assert all(QtGui.QColor(color).lightness() > 120 for color in named), label.text
+
+
+def test_the_settings_are_readable_in_the_dark_theme(dark):
+    widget = dark.new_widget("Neuraxis")
+    assert_light_on_dark(widget.parent)
+    widget.parent.resize(PANEL_WIDTH, widget.parent.layout().totalHeightForWidth(PANEL_WIDTH))
+    widget.parent.show()
+    dark.app.processEvents()
+    picture = widget.parent.grab().toImage()
+    grey = [picture.pixelColor(x, y).lightness() for x in range(0, picture.width(), 4) for y in range(picture.height())]
+    assert max(grey) > 200 and np.percentile(grey, 90) < 100, "light words on dark ground, no field stays white"
+    dark.close_widget(widget)
+
+
+@pytest.mark.parametrize("module", CLINICAL)
+def test_panels_are_readable_in_the_dark_theme(dark, module, tmp_path, monkeypatch):
+    opened = open_panel(dark, module, tmp_path, monkeypatch)
+    opened.run()
+    assert_light_on_dark(opened.widget.parent)
     panel = opened.widget.parent
     panel.resize(PANEL_WIDTH, panel.layout().totalHeightForWidth(PANEL_WIDTH))
     panel.show()
