@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from NeuraxisLib.atomic import remove_unfinished
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress
 from Training import losses
@@ -107,6 +108,8 @@ class Fitting:
             raise InputError("The recipe's 'fitting.precision' fp16 needs a CUDA device; set it to bf16 or fp32.")
         self.step, self.best, self.seconds, self.stale = 0, -math.inf, 0.0, 0
         self._skipped, self._waited_s = 0, 0.0
+        if is_first():
+            remove_unfinished(self.run)  # each kill while a checkpoint is written may leave one
         self._resume()
 
     def fit(

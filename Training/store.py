@@ -137,9 +137,12 @@ class Store:
         self._file: h5py.File | None = None
         self._process = -1
         head = self._read_index()
-        self.provenance: dict = head["provenance"]
-        self._infos = {entry["id"]: CaseInfo.from_dict(entry) for entry in head["cases"]}
-        self._places = {entry["id"]: f"cases/{number:06d}" for number, entry in enumerate(head["cases"])}
+        try:
+            self.provenance: dict = head["provenance"]
+            self._infos = {entry["id"]: CaseInfo.from_dict(entry) for entry in head["cases"]}
+            self._places = {entry["id"]: f"cases/{number:06d}" for number, entry in enumerate(head["cases"])}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise self._damaged() from None
 
     # -- the index ---------------------------------------------------------------------------------------------
 
@@ -266,11 +269,9 @@ class Store:
         return array
 
     def _read(self, place: h5py.Group, word: str, where) -> np.ndarray | None:
-        if word not in place:
-            return None
         try:
-            return place[word][where]
-        except OSError:  # a chunk's checksum is wrong, or the file was cut short
+            return place[word][where] if word in place else None
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError):  # a wrong check sum, or the file was cut short
             raise self._damaged() from None
 
     # -- the file ----------------------------------------------------------------------------------------------
@@ -315,7 +316,7 @@ class Store:
             kind, version = str(file.attrs.get("format", "")), int(file.attrs.get("version", 0))
             if kind == FORMAT and version <= VERSION:
                 return json.loads(file["index"][()].tobytes().decode("utf-8"))
-        except (OSError, KeyError, ValueError, RuntimeError):
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError):  # RuntimeError is HDF5's
             raise self._damaged() from None
         if kind != FORMAT:
             raise InputError(f"'{self.path.name}' is not a store of cases; make one with prepare.")

@@ -69,7 +69,7 @@ class StoreWriter:
     def _writing(self) -> Iterator[None]:
         with atomic_write(self.path) as temporary:
             try:
-                with h5py.File(temporary, "w") as self._file:
+                with h5py.File(temporary, "w", libver="latest") as self._file:  # check sums over headers, too
                     yield
                     self._finish()
             except RuntimeError as error:  # h5py's word for a file that cannot be closed, after a write that failed
@@ -133,7 +133,7 @@ class StoreWriter:
     def _finish(self) -> None:
         index = {"provenance": self.provenance, "cases": [info.to_dict() for info in self._infos.values()]}
         text = json.dumps(index, ensure_ascii=False).encode("utf-8")
-        self._file["index"] = np.frombuffer(text, np.uint8)
+        self._file.create_dataset("index", data=np.frombuffer(text, np.uint8), fletcher32=True)
         self._file.attrs["format"], self._file.attrs["version"] = FORMAT, VERSION
         self._file.flush()
 

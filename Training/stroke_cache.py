@@ -126,7 +126,7 @@ def cache_case(path: Path, store: Store, name: str, preprocessing: MapPreprocess
     """Write one case on the network's grid, whole or not at all."""
     made = case_on_grid(store.case(name), preprocessing)
     side = preprocessing.side
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         file.create_dataset("maps", data=made.maps, chunks=(len(made.maps), 1, side, side), compression="lzf")
         for word, array in (("truth", made.truth), ("brain", made.brain.astype(np.uint8))):
             file.create_dataset(word, data=array, chunks=(1, side, side), compression="lzf")

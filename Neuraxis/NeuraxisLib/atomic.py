@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ _REASONS = {
     errno.EISDIR: "a folder of that name is in the way; choose another name",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
+
+#: Names of the temporary files of :func:`atomic_write`.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}(\.\w+){0,2}")
 
 
 def output_error(error: OSError, name: str) -> OutputError:
@@ -58,6 +62,14 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of :func:`atomic_write` in a folder to which nobody else is writing."""
+    for path in list(folder.glob(".*")):
+        if _TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

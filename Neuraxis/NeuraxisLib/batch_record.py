@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from NeuraxisLib.atomic import remove_unfinished
 from NeuraxisLib.batch_cases import Case
 from NeuraxisLib.errors import InputError, NeuraxisError
 from NeuraxisLib.result_folder import RESULT_FILE
@@ -116,11 +117,12 @@ def mark_of(folder: Path) -> dict[str, str]:
 
 
 def sweep(output: Path) -> None:
-    """Remove what lost workers left half written in the output folder of a batch that has come to its end.
+    """Remove what killed processes left half written in the output folder of a batch that has come to its end.
 
     A worker on another computer, or one whose end nobody has taken note of, cannot be told from a living one by its
     number; that the batch is through tells it.
     """
+    remove_unfinished(output)
     for partial in list(output.glob(".*.partial")):
         kind, _, owner = partial.name.removesuffix(".partial").rpartition(".")
         if owner.isdigit():

@@ -213,7 +213,7 @@ def check_output(output: Path) -> None:
     if not parent.is_dir():
         raise OutputError(f"'{parent}' is a file, so no folder can be made in it; choose another output folder.")
     try:
-        with tempfile.NamedTemporaryFile(dir=parent, prefix=".neuraxis-"):
+        with tempfile.TemporaryFile(dir=parent, prefix=".neuraxis-"):  # without a name where the system can
             pass
     except OSError as error:
         raise output_error(error, output.name) from error
