@@ -12,6 +12,7 @@ import pytest
 import torch
 import two_processes
 from project_tree import ROOT
+from tiny_training import one_thread  # noqa: F401
 from torch import distributed as torch_distributed
 from torch import nn
 
@@ -27,14 +28,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PATHS)), "OM
 pytestmark = pytest.mark.skipif(
     not (torch_distributed.is_available() and torch_distributed.is_gloo_available()), reason="this torch has no gloo"
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

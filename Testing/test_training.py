@@ -18,7 +18,7 @@ import pytest
 import torch
 from phantom_head import real_head
 from test_training_inputs import bank  # noqa: F401 - a fixture
-from tiny_training import RECIPES, STARTER, TINY, tiny_recipe, write_sources
+from tiny_training import RECIPES, STARTER, TINY, one_thread, tiny_recipe, write_sources  # noqa: F401
 
 from HemorrhageSegLib.networks import NETWORKS
 from NeuraxisLib.errors import InputError
@@ -36,15 +36,6 @@ from Training.sampling import Batch, HeadSampler
 from Training.simulation.bank import BankedHead
 
 SCRIPT = Path(train.__file__)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Equal bit for bit holds for equal numbers of threads, here and in the processes that the tests start."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Stopped(Exception):

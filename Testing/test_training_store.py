@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from phantom_head import real_head
-from tiny_training import RECIPES, TINY, tiny_recipe
+from tiny_training import RECIPES, TINY, one_thread, tiny_recipe  # noqa: F401
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.models import load_model
@@ -38,15 +38,6 @@ TINY_PATCHES = (
     "fitting.validate_every=3",
     "fitting.keep_minutes=1000",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Equal bit for bit holds for equal numbers of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def bleeding_head(seed: int) -> SimulatedHead:

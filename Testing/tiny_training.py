@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from phantom_head import label_map, real_head
 
 from NeuraxisLib.files import write_volume
@@ -33,6 +35,15 @@ TINY = (
     "fitting.keep_minutes=1000",
     "fitting.shares={planted=0.6, synthetic=0.4}",
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """For the tests of files that import it, and the processes they start: equal bit for bit takes equal threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tiny_recipe(*overrides: str) -> Recipe:

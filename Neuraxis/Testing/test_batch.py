@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from NeuraxisLib import batch_ledger, task
+from NeuraxisLib import batch_ledger
 from NeuraxisLib.batch import Batch, CaseOutcome, summary
 from NeuraxisLib.batch_cases import find_cases
 from NeuraxisLib.errors import (
@@ -29,11 +29,7 @@ SUPPORT = Path(__file__).resolve().parent / "worker_support"
 sys.path.append(str(SUPPORT))
 from bare_models import write_bare_model  # noqa: E402
 from batch_support import VOXEL_ML, InlineWorkers, write_scan  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def threshold_task(monkeypatch):
-    monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
+from worker_fixtures import threshold_task  # noqa: E402, F401
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,14 +12,13 @@ from NeuraxisLib import exchange
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.volume import Volume
 
+sys.path.append(str(Path(__file__).resolve().parent / "worker_support"))
+from worker_fixtures import sheared_volume
+
 
 @pytest.fixture
 def volume() -> Volume:
-    """A sheared 4-slice image with 20 bright voxels of 0.72 x 0.72 x 5 mm."""
-    array = np.zeros((4, 8, 9), np.int16)
-    array[1:3, 2:4, 2:7] = 100
-    matrix = np.array([[-0.72, 0, 0, 10], [0, -0.72, 1.3, 20], [0, 0, 5, -30], [0, 0, 0, 1]])
-    return Volume(array, matrix, "HU", meta={"modality": "CT"})
+    return sheared_volume()
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "float32", "float64", "bool", ">i2"])

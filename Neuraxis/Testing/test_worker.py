@@ -31,14 +31,9 @@ from NeuraxisLib.worker_process import child_environment, import_roots
 SUPPORT = Path(__file__).resolve().parent / "worker_support"
 sys.path.append(str(SUPPORT))
 from bare_models import write_bare_model  # noqa: E402
+from worker_fixtures import poll_until, sheared_volume, threshold_task  # noqa: E402, F401
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
-
-
-@pytest.fixture(autouse=True)
-def threshold_task(monkeypatch):
-    """The test task, in this process; the worker gets it from sitecustomize."""
-    monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
 
 
 @pytest.fixture
@@ -48,11 +43,7 @@ def model(tmp_path) -> str:
 
 @pytest.fixture
 def volume() -> Volume:
-    """A sheared 4-slice image with 20 bright voxels of 0.72 x 0.72 x 5 mm."""
-    array = np.zeros((4, 8, 9), np.int16)
-    array[1:3, 2:4, 2:7] = 100
-    matrix = np.array([[-0.72, 0, 0, 10], [0, -0.72, 1.3, 20], [0, 0, 5, -30], [0, 0, 0, 1]])
-    return Volume(array, matrix, "HU", meta={"modality": "CT"})
+    return sheared_volume()
 
 
 @pytest.fixture
@@ -75,16 +66,6 @@ class Recorder:
             "on_failed": lambda error: self.ends.append(("failed", error)),
             "on_cancelled": lambda: self.ends.append(("cancelled", None)),
         }
-
-
-def poll_until(client: WorkerClient, condition, seconds: float = 20.0) -> float:
-    """Poll as a timer would until the condition holds; returns the seconds it took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, f"waited {seconds} s in vain; log: {client.log_text}"
-        client.poll()
-        time.sleep(0.02)
-    return time.monotonic() - start
 
 
 def is_alive(pid: int) -> bool:
@@ -173,7 +154,7 @@ def test_cpu_hides_the_graphics_card_from_the_worker_only(client, volume, model,
 def test_stray_output_does_not_reach_the_protocol(client, volume, model):
     handle = client.run(client.job("threshold", {"ct": volume}, model, {"fault": "noise"}))
     client.wait(handle, timeout=30)
-    poll_until(client, lambda: "writes to sys.stdout" in client.log_text)
+    poll_until(client, lambda: "writes to sys.stdout" in client.log_text, 20)
     assert "writes to file descriptor 1" in client.log_text and "a stray print" in client.log_text
 
 
@@ -271,9 +252,9 @@ def test_changed_model_file_is_read_anew(client, volume, model):
 def cancelled_in_s(client: WorkerClient, job: Job, ready, heard: Recorder) -> float:
     """Start a job, cancel it once ``ready(handle)``; the seconds until on_cancelled."""
     handle = client.run(job, **heard.callbacks())
-    poll_until(client, lambda: ready(handle))
+    poll_until(client, lambda: ready(handle), 20)
     client.cancel(handle)
-    seconds = poll_until(client, lambda: handle.is_finished)
+    seconds = poll_until(client, lambda: handle.is_finished, 20)
     assert [end for end, _ in heard.ends] == ["cancelled"] and isinstance(handle.error, CancelledError)
     return seconds
 
@@ -327,7 +308,7 @@ def test_stop_ends_a_run_without_callbacks_and_the_client_can_be_used_again(clie
     handle = client.run(
         client.job("threshold", {"ct": volume}, model, {"deaf_stage": "Computing"}), **heard.callbacks()
     )
-    poll_until(client, lambda: handle.stage == "Computing")
+    poll_until(client, lambda: handle.stage == "Computing", 20)
     process = client._process.pid
     client.stop()
     assert not is_alive(process) and handle.state == "cancelled" and heard.ends == []

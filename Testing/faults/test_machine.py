@@ -6,8 +6,8 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,9 @@ from NeuraxisLib.files import read_volume
 from NeuraxisLib.run import run_case
 from NeuraxisLib.task import Progress
 from NeuraxisLib.worker_client import Job, WorkerClient
+
+sys.path.append(str(SUPPORT))
+from worker_fixtures import poll_until
 
 # -- the disk -------------------------------------------------------------------------------------------------
 
@@ -84,16 +87,6 @@ def test_earlier_result_survives_a_write_that_fails(bytes_allowed, model, scan, 
 
 
 # -- the process ----------------------------------------------------------------------------------------------
-
-
-def poll_until(client: WorkerClient, condition: Callable[[], bool], seconds: float = 120.0) -> float:
-    """Poll as Slicer's timer does until the condition holds; returns the seconds it took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, f"waited in vain; log: {client.log_text}"
-        client.poll()
-        time.sleep(0.01)
-    return time.monotonic() - start
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")

@@ -16,7 +16,6 @@ import pytest
 from fault_support import SUPPORT, entries, head, linux_only, neuraxis_process
 from project_tree import ROOT
 
-from NeuraxisLib import task
 from NeuraxisLib.errors import CancelledError, InputError, WorkerError
 from NeuraxisLib.files import read_volume
 from NeuraxisLib.result_folder import read_result
@@ -24,20 +23,7 @@ from NeuraxisLib.worker_client import Job, WorkerClient
 from NeuraxisLib.worker_process import child_environment
 
 sys.path.append(str(SUPPORT))
-from bare_models import write_bare_model
-
-
-@pytest.fixture
-def bare(tmp_path_factory) -> Path:
-    """A model of the test task that marks bright voxels, which needs no torch."""
-    return write_bare_model(tmp_path_factory.mktemp("bare") / "bright.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def threshold_task(monkeypatch):
-    """The test task, in this process; others get it from sitecustomize."""
-    monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
-
+from worker_fixtures import poll_until, threshold_task  # noqa: F401
 
 # -- memory and crashes ---------------------------------------------------------------------------------------
 
@@ -99,15 +85,6 @@ def test_a_decoder_that_hangs_can_be_cancelled(client, bare, tmp_path):
     start = time.monotonic()
     poll_until(client, lambda: handle.is_finished)
     assert time.monotonic() - start < 2 and handle.state == "cancelled" and entries(tmp_path) == {}
-
-
-def poll_until(client: WorkerClient, condition, seconds: float = 120.0) -> None:
-    """Poll as Slicer's timer does until the condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain; log: {client.log_text}"
-        client.poll()
-        time.sleep(0.01)
 
 
 # -- killed again and again ---------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from fault_support import SUPPORT, assert_refused, entries, head, linux_only, neuraxis, neuraxis_process
 
-from NeuraxisLib import task
 from NeuraxisLib.checkpoint_torch import read_torch
 from NeuraxisLib.errors import InputError, ModelError
 from NeuraxisLib.files import read_volume, write_volume
@@ -25,20 +24,7 @@ from NeuraxisLib.result_folder import read_result
 from NeuraxisLib.worker_process import child_environment
 
 sys.path.append(str(SUPPORT))
-from bare_models import write_bare_model
-
-
-@pytest.fixture
-def bare(tmp_path_factory) -> Path:
-    """A model of the test task that marks bright voxels, which needs no torch."""
-    return write_bare_model(tmp_path_factory.mktemp("bare") / "bright.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def threshold_task(monkeypatch):
-    """The test task, in this process; others get it from sitecustomize."""
-    monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
-
+from worker_fixtures import threshold_task  # noqa: F401
 
 # -- archives -----------------------------------------------------------------------------------------------------
 
