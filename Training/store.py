@@ -5,8 +5,8 @@
         info = store.info(name)                                # shape, spacing, group ...: no array is touched
         image, truth, region = store.part(name, slices_kji)    # only the chunks that the patch meets are read
 
-The index is one JSON text. A store is written by :class:`StoreWriter`, whole or not at all. Any number of processes may
-read one store at once; a Store that travels to another process opens the file again there.
+The index is one JSON text. A store is written by :mod:`Training.store_writer`, whole or not at all. Any number of
+processes may read one store at once; a Store that travels to another process opens the file again there.
 """
 
 from __future__ import annotations

@@ -41,39 +41,39 @@ def pose(sources: StrokeSources, head: Head, protocol: Protocol, rng: np.random.
     """Place a head in the scanner: turned, scaled, deformed, perhaps mirrored; the slab covers the basal arteries up,
     as stroke acquisitions do."""
     fine = max(2, int(np.ceil(protocol.thickness_mm / FINE_MM)))
-    spacing = (protocol.thickness_mm / fine, protocol.pixel_mm, protocol.pixel_mm)
+    spacing_mm = (protocol.thickness_mm / fine, protocol.pixel_mm, protocol.pixel_mm)
     shape = (protocol.slices * fine, protocol.size_px, protocol.size_px)
     mirrored = bool(rng.random() < 0.5)
-    where = _coordinates(sources, head, shape, spacing, mirrored, rng)
+    where = _coordinates(sources, head, shape, spacing_mm, mirrored, rng)
     labels = ndimage.map_coordinates(head.labels, where, order=0, mode="constant", cval=0, prefilter=False)
     inside = ndimage.map_coordinates(head.inside, where, order=0, mode="constant", cval=0, prefilter=False)
     artery, segment = _arteries(head, where, rng)
     mask = is_tissue(labels, inside) & (artery < 0.5)
     atlas_kji = (head.to_atlas[:, :3] @ where[:, mask] + head.to_atlas[:, 3:]).astype(np.float32)
-    return FineHead(labels, inside, artery, segment, TissuePoints(mask, spacing, atlas_kji), fine, mirrored)
+    return FineHead(labels, inside, artery, segment, TissuePoints(mask, spacing_mm, atlas_kji), fine, mirrored)
 
 
 def _coordinates(
     sources: StrokeSources,
     head: Head,
     shape: tuple[int, int, int],
-    spacing: tuple[float, float, float],
+    spacing_mm: tuple[float, float, float],
     mirrored: bool,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """(3, n, j, i) float32: voxels (k, j, i) of the label map that the fine voxels show."""
-    height = shape[0] * spacing[0]
+    height_mm = shape[0] * spacing_mm[0]
     turn = _rotation(np.deg2rad(rng.normal(0, 1, 3) * (6, 3, 5)))
-    linear = turn @ np.diag(rng.normal(1, 0.03, 3)) @ np.diag(spacing)
+    linear = turn @ np.diag(rng.normal(1, 0.03, 3)) @ np.diag(spacing_mm)
     linear[2] *= -1 if mirrored else 1
-    bottom = rng.uniform(-24, -12) if height <= 105 else rng.uniform(-48, -30) + max(0.0, 160 - height) / 2
-    middle = _in_head(head, sources.atlas, bottom + height / 2)
+    bottom_mm = rng.uniform(-24, -12) if height_mm <= 105 else rng.uniform(-48, -30) + max(0.0, 160 - height_mm) / 2
+    middle = _in_head(head, sources.atlas, bottom_mm + height_mm / 2)
     axes = [np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in shape]
     where = np.empty((3, *shape), np.float32)
     for axis in range(3):
         part = linear[axis].astype(np.float32)
         where[axis] = axes[0][:, None, None] * part[0] + axes[1][:, None] * part[1] + axes[2] * part[2] + middle[axis]
-        where[axis] += smooth_field(shape, spacing, 50.0, rng) * rng.uniform(0.3, 2.0)
+        where[axis] += smooth_field(shape, spacing_mm, 50.0, rng) * rng.uniform(0.3, 2.0)
     return where
 
 

@@ -85,16 +85,16 @@ def motion_matrices(motion: np.ndarray) -> np.ndarray:
     return matrices
 
 
-def move(frames: np.ndarray, matrices: np.ndarray, spacing_kji: tuple[float, float, float]) -> None:
+def move(frames: np.ndarray, matrices: np.ndarray, spacing_kji_mm: tuple[float, float, float]) -> None:
     """Move the frames (t, k, j, i) by matrices of :func:`motion_matrices`, in place; borders repeat."""
-    spacing = np.array(spacing_kji)
+    spacing_mm = np.array(spacing_kji_mm)
     middle = (np.array(frames.shape[1:]) - 1) / 2
     for frame, matrix in zip(frames, matrices):
         if np.allclose(matrix, np.eye(4)):
             continue
         back = np.linalg.inv(matrix)
-        linear = back[:3, :3][::-1, ::-1] * spacing / spacing[:, None]
-        shift = back[:3, 3][::-1] / spacing
+        linear = back[:3, :3][::-1, ::-1] * spacing_mm / spacing_mm[:, None]
+        shift = back[:3, 3][::-1] / spacing_mm
         frame[:] = ndimage.affine_transform(
             frame, linear, middle + shift - linear @ middle, order=1, mode="nearest", prefilter=False
         )

@@ -30,22 +30,24 @@ def add_to_synthetic(image: np.ndarray, labels: np.ndarray, anatomy: Anatomy, rn
 def add_to_real(image: np.ndarray, anatomy: Anatomy, fine: int, rng: np.random.Generator) -> None:
     """Add up to three small calcifications to a real CT (HU, source slices), in place."""
     inside = anatomy.inside[fine // 2 :: fine][: len(image)]
-    depth = anatomy.depth_mm[fine // 2 :: fine][: len(image)]
-    spacing = (anatomy.spacing_mm[0] * fine, *anatomy.spacing_mm[1:])
+    depth_mm = anatomy.depth_mm[fine // 2 :: fine][: len(image)]
+    spacing_mm = (anatomy.spacing_mm[0] * fine, *anatomy.spacing_mm[1:])
     for _ in range(rng.integers(0, 4)):
-        spot = np.argwhere(inside & (depth > 15))
+        spot = np.argwhere(inside & (depth_mm > 15))
         if len(spot):
-            _calcify(image, spot[rng.integers(len(spot))], rng.uniform(1.0, 3.0), rng.uniform(90, 400), spacing)
+            _calcify(image, spot[rng.integers(len(spot))], rng.uniform(1.0, 3.0), rng.uniform(90, 400), spacing_mm)
 
 
-def _calcify(image: np.ndarray, centre: np.ndarray, radius_mm: float, hu: float, spacing: tuple[float, ...]) -> None:
+def _calcify(image: np.ndarray, centre: np.ndarray, radius_mm: float, hu: float, spacing_mm: tuple[float, ...]) -> None:
     box = tuple(
-        slice(max(0, int(c - 3 * radius_mm / s) - 1), int(c + 3 * radius_mm / s) + 2) for c, s in zip(centre, spacing)
+        slice(max(0, int(c - 3 * radius_mm / s) - 1), int(c + 3 * radius_mm / s) + 2)
+        for c, s in zip(centre, spacing_mm)
     )
     part = image[box]
-    offsets = [a + (b.start - c) * s for a, b, c, s in zip(coordinates_mm(part.shape, spacing), box, centre, spacing)]
-    distance = np.sqrt(sum(o**2 for o in offsets))
-    part += np.clip(1.0 - (distance - radius_mm) / 1.0, 0, 1) * (hu - 35) * (distance < radius_mm + 1)
+    along = zip(coordinates_mm(part.shape, spacing_mm), box, centre, spacing_mm)
+    distance_mm = np.sqrt(sum((a + (b.start - c) * s) ** 2 for a, b, c, s in along))
+    # its rim fades over a millimetre; what it adds comes on top of brain of 35 HU
+    part += np.clip(1.0 - (distance_mm - radius_mm) / 1.0, 0, 1) * (hu - 35) * (distance_mm < radius_mm + 1)
 
 
 def _sprinkle(image: np.ndarray, where: np.ndarray, hu: float, rng: np.random.Generator, reach_mm: float) -> None:
