@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from NeuraxisLib.process import as_user_error
+from NeuraxisLib.process import as_user_error, heed_interruption
 
 #: Exit statuses: done; a fault told in one sentence; a command line that cannot be read; done, but some cases were
 #: left out; stopped by Ctrl-C.
@@ -30,6 +30,7 @@ def run_command(
         interrupted: said on Ctrl-C.
         log_fault: told of the options and the exception that ended the work, such as to keep a traceback in a log.
     """
+    heed_interruption()
     try:
         options = parse(arguments[1:] if arguments[:1] == ["--"] else arguments)
     except SystemExit as stop:

@@ -13,7 +13,13 @@ from typing import Any
 import typer
 
 from NeuraxisLib.errors import SeriesChoiceError
-from NeuraxisLib.process import as_user_error, keep_freed_memory, keep_no_core, thread_environment
+from NeuraxisLib.process import (
+    as_user_error,
+    heed_interruption,
+    keep_freed_memory,
+    keep_no_core,
+    thread_environment,
+)
 
 EXIT_CODES = {
     "input": 3, "geometry": 4, "choose-series": 5, "model": 6, "output": 7, "dependency": 8, "worker": 9,
@@ -65,6 +71,7 @@ def prepare_process(threads: int | None, hide_gpu: bool) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     keep_freed_memory()
     keep_no_core()
+    heed_interruption()
     with contextlib.suppress(ValueError):  # not in the main thread: whoever calls us there handles signals
         signal.signal(signal.SIGTERM, stop)
 

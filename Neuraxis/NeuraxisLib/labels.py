@@ -102,7 +102,7 @@ class LabelTable:
                 entries = tuple(_read_row(row) for row in csv.DictReader(file) if any(row.values()))
         except OSError as error:
             raise InputError(f"The label table {name} cannot be read; reinstall the extension.") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
             raise InputError(
                 f"The label table {name} is not a Slicer colour table "
                 "(LabelValue, Name, Color_R, Color_G, Color_B); correct it or reinstall the extension."

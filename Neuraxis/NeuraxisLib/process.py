@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -165,6 +167,25 @@ def as_user_error(error: BaseException) -> NeuraxisError:
         f"An unexpected fault stopped the run ({type(error).__name__}: {words_of(error) or 'no further words'}); "
         "please report it with the log."
     )
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, as our commands raise it.
+
+    After a plain KeyboardInterrupt has gone through the run of a text (every dataclass and named tuple runs one while
+    its module is imported), Python ends by the signal whatever exit status it is given later.
+    """
+
+
+def heed_interruption() -> None:
+    """Let Ctrl-C raise :class:`Interrupted`, unless somebody else handles or ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted
 
 
 def error_of_code(code: str, message: str, choices: list[dict] | None = None) -> NeuraxisError:

@@ -160,6 +160,25 @@ def test_interruption_leaves_nothing(scan, model, tmp_path, sent, code, sentence
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+def test_interruption_while_a_text_is_run_keeps_the_exit_status():
+    """As in the middle of an import, where dataclasses are made: Python would end by the signal."""
+    code = """
+import os, signal, time, typer
+from NeuraxisLib.cli_process import faults_reported, prepare_process
+
+def command():
+    with faults_reported():
+        prepare_process(None, hide_gpu=True)
+        exec("os.kill(os.getpid(), signal.SIGINT); time.sleep(9)")
+
+typer.run(command)
+"""
+    environment = child_environment([SUPPORT], None, 1, hide_gpu=False)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and done.stderr == "Cancelled; nothing was written.\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 def test_what_a_killed_run_left_goes_with_the_next_run(scan, model, tmp_path):
     command = [sys.executable, "-m", "NeuraxisLib.cli", "threshold", scan, tmp_path / "out", "--model", model]
     environment = {**child_environment([SUPPORT], None, 1, hide_gpu=False), "TEST_SLOW_CALL": "os.fsync"}

@@ -47,7 +47,7 @@ def read_times(path: Path) -> np.ndarray:
         text = path.read_text(encoding="utf-8-sig")
         values = _from_json(text) if path.suffix.lower() == ".json" else _from_table(text)
         values = None if values is None else np.asarray(values, dtype=float)
-    except (OSError, ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, IndexError, OverflowError, RecursionError, csv.Error) as error:
         raise _no_times(path) from error
     if values is None or values.size < 2 or values.ndim > 2 or not np.isfinite(values).all():
         raise _no_times(path)

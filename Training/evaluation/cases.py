@@ -209,7 +209,7 @@ def read_groups(path: Path) -> dict[str, str]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, csv.Error):
         raise InputError(f"The list of groups '{path.name}' cannot be read; give a CSV file.") from None
     if not rows or not {"id", "group"} <= set(rows[0]):
         raise InputError(f"The list of groups '{path.name}' lacks the columns 'id' and 'group'; add them.")

@@ -37,7 +37,10 @@ def read_table(path: Path, needed: tuple[str, ...] = ()) -> list[dict[str, str]]
         raise InputError(f"The table '{path.name}' cannot be read; check its name and save it as UTF-8.") from None
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
-    lines = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    try:
+        lines = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    except csv.Error:
+        raise InputError(f"The table '{path.name}' is damaged; export it again.") from None
     rows = [{name.strip().lower(): (value or "").strip() for name, value in line.items() if name} for line in lines]
     columns = {name.strip().lower() for name in first.split(delimiter)}
     missing = [name for name in needed if name not in columns]
