@@ -30,7 +30,7 @@ def is_record(record: object) -> bool:
     warned = record.get("warnings", [])
     if not (all(isinstance(text, str) for text in texts) and isinstance(numbers, dict) and isinstance(warned, list)):
         return False
-    folder = record.get("folder", "")
+    folder = record.get("folder") or ""
     return (
         bool(record.get("case"))
         and record.get("state") in ("done", "failed")

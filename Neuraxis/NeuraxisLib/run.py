@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import glob
 import os
 import shutil
@@ -152,12 +153,18 @@ def read_input(
 
 def task_options(task: Task, values: Mapping[str, Any]) -> Any:
     """The task's options dataclass filled from names and values; InputError names what does not fit."""
-    hints = typing.get_type_hints(task.options_type)
+    hints = _kinds(task.options_type)
     known = {field.name for field in dataclasses.fields(task.options_type)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise InputError(f"The task '{task.name}' has no option '{unknown[0]}'; it has: {', '.join(sorted(known))}.")
     return task.options_type(**{name: _converted(name, value, hints[name]) for name, value in values.items()})
+
+
+@functools.cache
+def _kinds(options_type: type) -> dict[str, Any]:
+    """Name -> type of the options; read once, as a batch asks for every case."""
+    return typing.get_type_hints(options_type)
 
 
 def _converted(name: str, value: Any, kind: Any) -> Any:
@@ -174,9 +181,10 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         return value
     try:
         converted = kind(value)
-    except (TypeError, ValueError):
+        is_whole = kind is not int or converted == float(value)
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"Option '{name}' takes a value of type {kind.__name__}, not '{value}'.") from None
-    if kind is int and converted != float(value):
+    if not is_whole:
         raise InputError(f"Option '{name}' takes a whole number, not '{value}'.")
     return converted
 

@@ -30,6 +30,7 @@ FOUND = [
     ("training-list", b'["ID_a", "ID_b"]', b"[" * 20_000),
     ("ledger", b'"folder": "one"', b'"folder": "../scans"'),
     ("ledger", b'"folder": "one"', b'"folder": true'),
+    ("ledger", b'"folder": "one"', b'"folder": null'),
     ("ledger", b'"model": "bright"', b'"model": ["m"]'),
     ("ledger", b'"attempts": 1', b'"attempts": 1e308'),
     ("ledger", b'"attempts": 1', b'"attempts": true'),
