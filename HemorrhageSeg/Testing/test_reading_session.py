@@ -109,6 +109,26 @@ def test_outlines_hidden_by_the_user_stay_hidden(application, widget, head):  # 
     assert not nodes(head)["labels"].GetDisplayNode().GetVisibility()
 
 
+def test_a_case_that_was_opened_elsewhere_is_chosen_when_the_module_is_opened(application, widget, client, head):  # noqa: F811
+    """As the batch opens one: what is seen is what is measured and judged."""
+    from NeuraxisLib import scene
+    from NeuraxisLib.scene_cases import show_case
+
+    application.leave(widget)
+    other, bare = add_head("From a batch"), add_scan(head_with_bone(), "No result")
+    scene.show_result(bleed_result(scene.volume_from_node(other)), other)
+    show_case(other)
+    assert [nodes(v)["labels"].GetDisplayNode().GetVisibility() for v in (head, other)] == [0, 1]
+    application.enter(widget)
+    assert widget.ui.inputSelector.currentNode() is other
+    application.leave(widget)
+    show_case(bare)
+    application.enter(widget)
+    assert widget.ui.inputSelector.currentNode() is other, "a scan without a result takes no place"
+    widget.ui.inputSelector.setCurrentNode(head)
+    assert [nodes(v)["labels"].GetDisplayNode().GetVisibility() for v in (head, other)] == [1, 0]
+
+
 def test_lists_of_scans_offer_no_maps_of_results(application, widget, client, head):  # noqa: F811
     followUp = widget._followUp.ui
     add_head("Doe Jane")
@@ -116,8 +136,11 @@ def test_lists_of_scans_offer_no_maps_of_results(application, widget, client, he
 
 
 def test_a_map_that_was_chosen_in_an_earlier_session_stays_chosen(application, widget, head):  # noqa: F811
+    import slicer
+
     chosen = nodes(head)["map entropy"]
     application.leave(widget)
+    slicer.util.setSliceViewerLayers(background=chosen)
     widget.logic.getParameterNode().inputVolume = chosen
     panel = application.new_widget("HemorrhageSeg")
     assert panel.ui.inputSelector.currentNode() is chosen

@@ -23,6 +23,7 @@ from NeuraxisLib.panel import plain_tip, time_left
 from NeuraxisLib.remote import RemoteFolder, local_copy
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import read_result
+from NeuraxisLib.scene_cases import show_case
 from NeuraxisLib.scene_runs import loaded_from
 from NeuraxisLib.task import TASKS, Progress, Task, get_task
 from NeuraxisLib.volume import Volume
@@ -374,8 +375,8 @@ def _read(entry: Entry, task: Task, progress: Progress) -> tuple[Result, Volume]
 
 def _show(name: str, result: Result, volume: Volume, folder: Path | RemoteFolder) -> None:
     node = scene_frames.add_volume(volume, name)
-    slicer.util.setSliceViewerLayers(background=node, fit=True)
     shown = scene.show_result(_on_equal_gaps(result), node)
+    show_case(node)
     if result.source.is_uniform and isinstance(folder, Path):  # else the files hold other slices, or lie elsewhere
         loaded_from(shown, folder)
 

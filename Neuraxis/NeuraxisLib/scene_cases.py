@@ -14,6 +14,8 @@ from NeuraxisLib.slice_view import BRAIN_WINDOW_HU
 
 #: Attribute of a display node whose window was set once; what the user makes of it afterwards stays.
 WINDOWED_ATTRIBUTE = "Neuraxis.Windowed"
+#: Attribute of a display node that was hidden because another case is shown, not by the user.
+HIDDEN_ATTRIBUTE = "Neuraxis.HiddenByCase"
 #: Values that a CT with air and bone around the brain goes beyond, in HU.
 _AIR_HU, _BONE_HU = -200.0, 200.0
 #: Classes of results that are drawn over a volume.
@@ -21,10 +23,9 @@ _DRAWN = ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsFiducialNode")
 
 
 class CaseViews:
-    """What the views show of the cases of a session."""
+    """Lets the views follow the case that a panel has chosen."""
 
     def __init__(self) -> None:
-        self._hidden: set[str] = set()  # display nodes that were hidden while another case was shown
         self._volume: Any = None
 
     def turn_to(self, volume: Any) -> bool:
@@ -35,21 +36,31 @@ class CaseViews:
         before, self._volume = self._volume, volume
         if volume is before or volume is None or before is None:
             return False
-        self.show(volume)
+        show_case(volume)
         return True
 
-    def show(self, volume: Any) -> None:
-        """Show a volume in the views with its own outlines and points; those of others are hidden."""
-        self._volume = volume
-        for display in _displays(volume, own=False):
-            if display.GetVisibility():
-                display.SetVisibility(False)
-                self._hidden.add(display.GetID())
-        for display in _displays(volume, own=True):
-            if display.GetID() in self._hidden:
-                self._hidden.discard(display.GetID())
-                display.SetVisibility(True)
-        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+def show_case(volume: Any) -> None:
+    """Show a volume in the views with its own outlines and points; those of others are hidden until theirs is shown."""
+    for display in _displays(volume, own=False):
+        if display.GetVisibility():
+            display.SetVisibility(False)
+            display.SetAttribute(HIDDEN_ATTRIBUTE, "1")
+    for display in _displays(volume, own=True):
+        if display.GetAttribute(HIDDEN_ATTRIBUTE):
+            display.SetAttribute(HIDDEN_ATTRIBUTE, None)
+            display.SetVisibility(True)
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
+def seen_in_place_of(chosen: Any, task: str) -> Any:
+    """A volume that the slice views show, with a result of a task, while they do not show the chosen one; else None."""
+    composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    ids = dict.fromkeys(filter(None, (composite.GetBackgroundVolumeID() for composite in composites)))
+    seen = [slicer.mrmlScene.GetNodeByID(volume_id) for volume_id in ids]
+    if chosen is None or chosen in seen:
+        return None
+    return next((volume for volume in seen if scene.result_nodes(volume, task)), None)
 
 
 def _displays(volume: Any, own: bool) -> list[Any]:

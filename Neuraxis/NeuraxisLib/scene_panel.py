@@ -22,7 +22,7 @@ from NeuraxisLib.panel import device_choices, research_use_notice
 from NeuraxisLib.run_panel import RunPanel
 from NeuraxisLib.scene import result_nodes
 from NeuraxisLib.scene_attempt import attempt
-from NeuraxisLib.scene_cases import CaseViews, offer_scans_only, show_finding
+from NeuraxisLib.scene_cases import CaseViews, offer_scans_only, seen_in_place_of, show_finding
 from NeuraxisLib.scene_dicom import DicomExportSection
 from NeuraxisLib.scene_review import ReviewSection
 from NeuraxisLib.scene_tables import table_rows
@@ -47,7 +47,6 @@ class ModulePanel(VTKObservationMixin):
         run: the :class:`~NeuraxisLib.run_panel.RunPanel`.
         task: name of the module's task.
         sections: what :meth:`add` put below the module's own widgets.
-        views: what the views show of the cases of the session.
     """
 
     def __init__(self, widget: Any, logic: Any, task: str):
@@ -59,7 +58,7 @@ class ModulePanel(VTKObservationMixin):
         self._widget, self._logic, self.task = widget, logic, task
         self.parameterNode = self._guiTag = None
         self.sections: list[Any] = []
-        self.views = CaseViews()
+        self._views = CaseViews()
         self._selectors = _lists_of_scans(self.ui)
         self._batchRuns = False  # a batch needs no scene
         self._timer = qt.QTimer()
@@ -104,6 +103,9 @@ class ModulePanel(VTKObservationMixin):
         """The user opens the module: bind to the scene's parameter node."""
         self._bind(self._logic.getParameterNode())
         self._widget.preselect()
+        seen = seen_in_place_of(self._widget.source(), self.task)
+        if seen is not None:  # say, one that the batch has opened meanwhile
+            self.choose(seen)
         self.refresh()
 
     def exit(self) -> None:
@@ -150,7 +152,7 @@ class ModulePanel(VTKObservationMixin):
             offer_scans_only(self._selectors)
             self._widget.refresh()
             volume = self._widget.source()
-            if self.views.turn_to(volume):
+            if self._views.turn_to(volume):
                 self._widget.refresh()  # what it lays over the image comes after the image
             self._showHeadline(volume)
             folder = self._logic.resultFolder(volume)

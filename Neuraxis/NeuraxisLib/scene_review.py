@@ -16,6 +16,7 @@ from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.result import Result
 from NeuraxisLib.review import ACCEPTED, CORRECTED, REJECTED, Review
 from NeuraxisLib.review_corrections import corrections_of
+from NeuraxisLib.scene_cases import show_case
 from NeuraxisLib.scene_review_edits import SegmentEdits, is_edited, open_editor
 from NeuraxisLib.scene_review_keys import ACCEPT, NEXT_CASE, NEXT_SLICE, OVERLAY, UNDO, Keys, tell
 from NeuraxisLib.scene_review_result import fingerprint_in_scene, result_in_scene
@@ -34,7 +35,7 @@ class ReviewSection:
 
     Args:
         panel: the :class:`~NeuraxisLib.scene_panel.ModulePanel`; gives ``task``, ``ui``, ``parameterNode``, ``say``,
-            ``refresh``, ``choose``, ``views`` and ``resultFolder``.
+            ``refresh``, ``choose`` and ``resultFolder``.
     """
 
     def __init__(self, panel: Any):
@@ -268,7 +269,7 @@ class ReviewSection:
     def _showCase(self, volume: Any) -> None:
         """Show a case in the views and in the panel."""
         self._panel.choose(volume)
-        self._panel.views.show(volume)
+        show_case(volume)
         self._panel.refresh()
 
     def _nextOpen(self) -> Any:

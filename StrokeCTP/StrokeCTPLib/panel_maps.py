@@ -161,7 +161,7 @@ def readable_top(values: np.ndarray, top: float) -> float:
 
 def legend_title(kind: str) -> str:
     """Name and unit over a colour bar, in short lines, as long ones would be written small."""
-    unit = MAP_UNITS[kind].replace("mL/100 g", "mL/\n100 g")
+    unit = MAP_UNITS[kind].replace("mL/100 g", "mL/\n100 g").replace("g/min", "g\n/min")
     return f"{short_name(kind)}\n{unit}"
 
 
