@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import typing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any
 
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import READABLE, is_image_file
+from NeuraxisLib.private_folder import private_folder, remove_private
 from NeuraxisLib.remote import local_path
 from NeuraxisLib.result_folder import RESULT_FILE
 from NeuraxisLib.task import Progress, Task
@@ -283,7 +283,7 @@ def gather(inputs: Mapping[str, str | tuple[str, ...]]) -> tuple[str | None, dic
             if isinstance(value, (str, Path)):
                 paths[name] = str(value)
                 continue
-            private = private or tempfile.mkdtemp(prefix="neuraxis-case-")
+            private = private or str(private_folder("case"))
             folder = Path(private, name)
             folder.mkdir()
             for number, file in enumerate(value):
@@ -298,7 +298,7 @@ def gather(inputs: Mapping[str, str | tuple[str, ...]]) -> tuple[str | None, dic
 def remove_gathered(private: str | None) -> None:
     """Remove the links; the files stay where they are."""
     if private:
-        shutil.rmtree(private, ignore_errors=True)
+        remove_private(private)
 
 
 def _bring(file: str, place: Path) -> None:

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 from NeuraxisLib.background import OneRun
 from NeuraxisLib.errors import WorkerError
+from NeuraxisLib.private_folder import private_folder, remove_private
 from NeuraxisLib.process import as_user_error, error_of_code
 from NeuraxisLib.worker_process import child_environment
 
@@ -57,7 +57,7 @@ class ExportProcess:
         self._callbacks = {"done": on_done, "failed": on_failed, "cancelled": on_cancelled}
         self._output, self._started_at = Path(job["output"]), time.monotonic()
         self._kill_at: float | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="neuraxis-dicom-"))
+        self._folder = private_folder("dicom")
         self._events = open(self._folder / "events", "w+", encoding="utf-8")  # noqa: SIM115 - closed by _close
         self._ended = False
         self._last: dict[str, Any] = {}
@@ -147,7 +147,7 @@ class ExportProcess:
 
     def _close(self) -> None:
         self._events.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_private(self._folder)
 
 
 class ExportRuns(OneRun):

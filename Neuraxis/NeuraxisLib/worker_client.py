@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import CancelledError, NeuraxisError, WorkerError, WorkerStartError
 from NeuraxisLib.exchange import SUFFIX, write_exchange
+from NeuraxisLib.private_folder import private_folder, remove_private
 from NeuraxisLib.process import error_of_code
 from NeuraxisLib.remote import is_remote, local_path
 from NeuraxisLib.run import remove_leftovers
@@ -285,7 +286,7 @@ class WorkerClient:
             handle._callbacks = {}
             self._finish_cancelled(handle)
         if self._exchange is not None:
-            shutil.rmtree(self._exchange, ignore_errors=True)
+            remove_private(self._exchange)
             self._exchange = None
 
     @property
@@ -402,7 +403,7 @@ class WorkerClient:
     def _exchange_folder(self) -> Path:
         """The private folder (mode 0700) through which volumes travel; made when first needed."""
         if self._exchange is None:
-            self._exchange = Path(tempfile.mkdtemp(prefix="neuraxis-"))
+            self._exchange = private_folder("exchange")
         return self._exchange
 
     def _private_folder(self, path: str | Path | None) -> Path | None:

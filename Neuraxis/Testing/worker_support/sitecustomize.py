@@ -2,8 +2,8 @@
 
 Registers the test tasks. TEST_SLOW_CALL names a function that shall hang, such as ``os.fsync`` (a disk that does not
 answer); TEST_ABSENT names a package that shall not be there; TEST_CLOCK sets the wall clock: seconds since 1970 to
-start from, or ``jump`` for one that goes back an hour at every look; TEST_SOCKETS names a file in which every attempt
-to reach another machine is noted before it is refused.
+start from, or ``jump`` for one that goes back an hour at every look; TEST_SOCKETS names a file in which every socket
+is noted before it is refused; with TEST_LOOPBACK, those that stay on this computer are let pass.
 """
 
 import importlib
@@ -45,11 +45,6 @@ if os.environ.get("TEST_CLOCK"):
         time.time = lambda: _true() + _ahead
 
 if os.environ.get("TEST_SOCKETS"):
+    import socket_watch
 
-    def _refuse_sockets(event, arguments):
-        if event in ("socket.connect", "socket.getaddrinfo", "socket.bind", "socket.sendto"):
-            with open(os.environ["TEST_SOCKETS"], "a") as notes:
-                notes.write(f"{event} {arguments[1:]}\n")
-            raise OSError("the test allows no network")
-
-    sys.addaudithook(_refuse_sockets)
+    socket_watch.watch(os.environ["TEST_SOCKETS"], loopback="TEST_LOOPBACK" in os.environ)
