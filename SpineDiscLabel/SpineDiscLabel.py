@@ -315,7 +315,7 @@ class SpineDiscLabelLogic(ScriptedLoadableModuleLogic):
         :param modelName: installed model or path of a model file; None for the default one
         :param device: "auto", "cpu", "cuda" or "mps"
         :param wait: return when it is done, with the nodes (``.points``, ``.maps``, ``.tables``); otherwise return a
-            handle at once, call :meth:`poll` now and then, and one of onDone(nodes), onFailed(error),
+            handle at once, call ``poll`` now and then, and one of onDone(nodes), onFailed(error),
             onCancelled() follows
         :param optionsAndCallbacks: onProgress(fraction, stage) and the three above; options of the task, such as
             ``threshold=0.2`` or ``lowest="L5/S1"``

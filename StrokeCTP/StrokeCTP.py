@@ -275,15 +275,12 @@ class StrokeCTPWidget(ScriptedLoadableModuleWidget):
 
     def onLoadFolder(self, checked=False):
         """Read an acquisition, or maps, from a folder into the scene."""
+        from NeuraxisLib.scene_attempt import attempt
+
         folder = qt.QFileDialog.getExistingDirectory(self.parent, _("Folder with CT perfusion"))
-        if not folder:
-            return
-        try:
-            with slicer.util.WaitCursor():
-                message = self.logic.loadFolder(folder, self._parameterNode)
-        except Exception as error:
-            message = str(error)
-        self._panel.say(message)
+        if folder:
+            read = functools.partial(self.logic.loadFolder, folder, self._parameterNode)
+            self._panel.say(attempt(read, _("The folder was not read.")))
 
 
 class StrokeCTPLogic(ScriptedLoadableModuleLogic):
@@ -318,7 +315,7 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         :param modelName: network that draws the lesions; None for threshold rules
         :param device: "auto", "cpu", "cuda" or "mps"
         :param wait: return when it is done, with the nodes (``.segmentation``, ``.maps``, ``.tables``, ``.curves``);
-            otherwise return a handle at once, call :meth:`poll` now and then, and one of onDone(nodes),
+            otherwise return a handle at once, call ``poll`` now and then, and one of onDone(nodes),
             onFailed(error), onCancelled() follows
         :param exclude: segmentation or label map node of tissue to leave out of the lesions, or None
         :param optionsAndCallbacks: onProgress(fraction, stage) and the three above; options of the task, such as

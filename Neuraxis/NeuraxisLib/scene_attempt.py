@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import slicer
 
+from NeuraxisLib.errors import NeuraxisError
+
 
 def attempt(act: Callable[[], str], failed: str) -> str:
-    """What ``act`` answers, under a wait cursor; ``failed`` and the reason if it raises anything.
+    """What ``act`` answers, under a wait cursor; if it raises, our own sentence, or ``failed`` and the reason.
 
     Args:
         act: does the work and returns the sentence to show.
@@ -18,6 +20,8 @@ def attempt(act: Callable[[], str], failed: str) -> str:
     try:
         with slicer.util.WaitCursor():
             return act()
-    except Exception as error:  # of pip, of Slicer's DICOM import: whatever they raise
+    except NeuraxisError as error:
+        return str(error)
+    except Exception as error:  # of pip, of Slicer's DICOM import, of a reader: whatever they raise
         logging.error("%s %s", failed, error)
         return f"{failed} {error}"

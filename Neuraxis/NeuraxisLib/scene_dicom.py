@@ -161,11 +161,9 @@ class DicomExportSection:
         chosen = qt.QFileDialog.getExistingDirectory(self.top, _("Folder to put the DICOM files in"))
         if not chosen:
             return
-        try:
-            with slicer.util.WaitCursor():
-                self._panel.bringUpToDate(self._folder)
-        except Exception as error:
-            self._say(str(error))
+        fault = attempt(lambda: self._panel.bringUpToDate(self._folder) or "", _("Nothing was exported."))
+        if fault:
+            self._say(fault)
             return
         output, self._written = new_name(Path(chosen), f"{self._panel.task}_dicom"), None
         job = {"result_folder": str(self._folder), "source": self._source(), "output": str(output)}
