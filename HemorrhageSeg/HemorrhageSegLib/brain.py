@@ -53,8 +53,3 @@ def extract_brain(volume: Volume) -> BrainMask:
     found = measure(grid, shape)
     mask = to_stored(grid, volume, shape.reach, shape.pockets, shape.bone_hu)
     return BrainMask(mask, found.confidence, notes_on(grid, shape, found))
-
-
-def brain_volume_ml(volume: Volume, mask: np.ndarray) -> float:
-    """Volume of a mask in mL: voxels of every slice times that slice's voxel volume."""
-    return float(mask.sum(axis=(1, 2)) @ volume.voxel_volumes_ml)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from HemorrhageSegLib.brain import brain_volume_ml, extract_brain
+from HemorrhageSegLib.brain import extract_brain
 from HemorrhageSegLib.checks import require_ct, require_head_ct
 from NeuraxisLib.errors import InputError
+from NeuraxisLib.measure import volume_ml
 from NeuraxisLib.volume import Volume
 
 SPACING = (2.0, 2.0, 5.0)  # column, row, slice in mm
@@ -59,7 +60,7 @@ def test_finds_the_drawn_brain(head):
     assert dice(found.mask, brain) > 0.97
     assert not found.mask[volume.array > 500].any()
     assert found.confidence > 0.6 and found.notes == []
-    assert brain_volume_ml(volume, brain) == pytest.approx(4 / 3 * np.pi * 50 * 75 * 62 / 1000, rel=0.02)
+    assert volume_ml(brain, volume) == pytest.approx(4 / 3 * np.pi * 50 * 75 * 62 / 1000, rel=0.02)
 
 
 @pytest.mark.parametrize("cut, note", [(slice(0, 18), "top"), (slice(15, 28), "base")])
@@ -200,7 +201,7 @@ def test_a_real_head_and_its_planted_blood(shared_data):
     volume = read(shared_data / "planted" / "p59_b.nii.gz")
     truth = read(shared_data / "planted" / "p59_b_truth.nii.gz").array
     found = require_head_ct(volume)
-    assert 1500 < brain_volume_ml(volume, found.mask) < 1800
+    assert 1500 < volume_ml(found.mask, volume) < 1800
     for bleed in np.unique(truth[truth > 0]):
         assert found.mask[truth == bleed].mean() >= 0.99
 
@@ -229,7 +230,7 @@ def test_every_real_head(shared_data):
         found = require_head_ct(volume)
         whole = "partial" not in path.name
         assert found.confidence > 0.6, path.name
-        assert (700 if whole else 300) < brain_volume_ml(volume, found.mask) < 1950, path.name
+        assert (700 if whole else 300) < volume_ml(found.mask, volume) < 1950, path.name
         for k in bleeding.get(path.name.split(".")[0], ()):
             assert found.mask[k].any(), f"{path.name}, slice {k}"
         truth = path.with_name(path.name.replace(".nii.gz", "_truth.nii.gz"))

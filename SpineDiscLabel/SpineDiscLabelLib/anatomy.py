@@ -44,9 +44,6 @@ TILT_SD_DEG, BEND_SD_DEG, LATERAL_BEND_SD_DEG = 10.0, 6.5, 6.0
 #: adults' sizes (measured: 0.09).
 SMALLEST_SIZE, LARGEST_SIZE, SIZE_SD = 0.5, 1.3, 0.1
 
-#: Numbers of discs that only spines with six lumbar vertebrae have: their L5/L6 counts as 25, their L6/S1 as 26.
-LAST_DISC_OF_SIX = LAST_DISC + 1
-
 
 @dataclass(frozen=True, eq=False)
 class SpineForm:

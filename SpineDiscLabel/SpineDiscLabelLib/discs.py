@@ -13,5 +13,3 @@ _VERTEBRAE = (*(f"C{n}" for n in range(1, 8)), *(f"T{n}" for n in range(1, 13)),
 DISC_NAMES = {
     number: f"{above}/{below}" for number, (above, below) in enumerate(pairwise(_VERTEBRAE), start=FIRST_DISC)
 }
-#: The way back: ``{"C1/C2": 2, ...}``.
-DISC_NUMBERS = {name: number for number, name in DISC_NAMES.items()}

@@ -18,9 +18,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "Neuraxis"), str(ROOT / "HemorrhageSeg")]
 
-from HemorrhageSegLib.brain import brain_volume_ml, extract_brain  # noqa: E402
+from HemorrhageSegLib.brain import extract_brain  # noqa: E402
 from NeuraxisLib.errors import NeuraxisError  # noqa: E402
 from NeuraxisLib.files import read_volume  # noqa: E402
+from NeuraxisLib.measure import volume_ml  # noqa: E402
 from NeuraxisLib.volume import Volume  # noqa: E402
 
 IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -83,8 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
         start = time.perf_counter()
         brain = extract_brain(volume)
         seconds = time.perf_counter() - start
-        volume_ml = brain_volume_ml(volume, brain.mask)
-        print(f"{name:24s} {seconds:5.2f} s {volume_ml:7.0f} mL  {brain.confidence:.2f}  {' '.join(brain.notes)}")
+        brain_ml = volume_ml(brain.mask, volume)
+        print(f"{name:24s} {seconds:5.2f} s {brain_ml:7.0f} mL  {brain.confidence:.2f}  {' '.join(brain.notes)}")
         Image.fromarray(contact_sheet(volume, brain.mask)).save(options.output / f"{name}.png")
     return int(failed)
 
