@@ -73,6 +73,17 @@ def head(
     return Volume(np.rint(values).astype(np.int16), matrix, "HU", meta={"modality": "CT"})
 
 
+def unequal_gaps() -> Volume:
+    """The head with every second slice of the upper half missing: gaps of 2.5 mm below and 5 mm above."""
+    fine = head(spacing=(1.2, 1.2, 2.5))
+    half = fine.slice_count // 2
+    kept = np.concatenate([np.arange(half), np.arange(half, fine.slice_count, 2)])
+    origins = fine.origins_ras[kept]
+    matrix = fine.ijk_to_ras.copy()
+    matrix[:3, 2] = (origins[-1] - origins[0]) / (len(kept) - 1)
+    return Volume(fine.array[kept], matrix, "HU", slice_origins_ras=origins, meta=fine.meta)
+
+
 def tissue(r: np.ndarray, a: np.ndarray, s: np.ndarray, bleeds) -> np.ndarray:
     depth = np.sqrt((r / 70) ** 2 + (a / 88) ** 2 + (s / 70) ** 2)
     hu = np.full(r.shape, -1000.0, np.float32)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline_phantom import BLOOD_HU, CENTRE_RAS, RADIUS_MM, SPHERE_ML, head, header
+from pipeline_phantom import BLOOD_HU, CENTRE_RAS, RADIUS_MM, SPHERE_ML, head, header, unequal_gaps
 
 from HemorrhageSegLib import networks, pipeline
 from HemorrhageSegLib.task import TASK, HemorrhageOptions
@@ -104,15 +104,7 @@ def test_tilt_and_spacing_leave_the_volume(upright_result: Result, model: ModelF
 
 
 def test_unequal_gaps_leave_the_volume(model: ModelFile) -> None:
-    """Every second slice of the upper half is missing: gaps of 2.5 mm below and 5 mm above."""
-    fine = head(spacing=(1.2, 1.2, 2.5))
-    half = fine.slice_count // 2
-    kept = np.concatenate([np.arange(half), np.arange(half, fine.slice_count, 2)])
-    origins = fine.origins_ras[kept]
-    matrix = fine.ijk_to_ras.copy()
-    matrix[:3, 2] = (origins[-1] - origins[0]) / (len(kept) - 1)
-    uneven = Volume(fine.array[kept], matrix, "HU", slice_origins_ras=origins, meta=fine.meta)
-    assert process(uneven, model).measurements[0].value == pytest.approx(SPHERE_ML, rel=0.03)
+    assert process(unequal_gaps(), model).measurements[0].value == pytest.approx(SPHERE_ML, rel=0.03)
 
 
 @pytest.mark.parametrize(("axes", "flips"), [((0, 1, 2), (1, 1, 1)), ((1, 0, 2), (0, 1, 0)), ((2, 1, 0), (0, 0, 1))])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline_phantom import SPHERE_ML, Bright, head, header
+from pipeline_phantom import SPHERE_ML, Bright, head, header, unequal_gaps
 from torch import nn
 
 from HemorrhageSegLib import networks
@@ -121,14 +121,7 @@ def test_a_volume_network_measures_the_sphere(models, options) -> None:
 
 
 def test_unequal_gaps_leave_a_volume_network_s_measure(models) -> None:
-    fine = head(spacing=(1.2, 1.2, 2.5))
-    half = fine.slice_count // 2
-    kept = np.concatenate([np.arange(half), np.arange(half, fine.slice_count, 2)])
-    origins = fine.origins_ras[kept]
-    matrix = fine.ijk_to_ras.copy()
-    matrix[:3, 2] = (origins[-1] - origins[0]) / (len(kept) - 1)
-    uneven = Volume(fine.array[kept], matrix, "HU", slice_origins_ras=origins, meta=fine.meta)
-    assert process(uneven, models["windows"]).measurements[0].value == pytest.approx(SPHERE_ML, rel=0.04)
+    assert process(unequal_gaps(), models["windows"]).measurements[0].value == pytest.approx(SPHERE_ML, rel=0.04)
 
 
 def test_what_a_volume_network_needs_is_refused_elsewhere(coarse, models, tmp_path) -> None:
