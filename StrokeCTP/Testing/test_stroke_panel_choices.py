@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from stroke_panel_support import phantom
@@ -176,7 +178,7 @@ def test_a_folder_of_cases_runs_with_the_rules_of_the_panel(application, widget,
     widget.ui.batchButton.click()
     assert not widget.ui.applyButton.enabled and not widget.ui.batchButton.enabled and widget.ui.cancelButton.enabled
     job = client.handle.job
-    assert job.inputs == {"perfusion": cases / "broken.nrrd"} and job.output == tmp_path / "out" / "broken"
+    assert job.inputs == {"perfusion": cases / "broken.nrrd"} and Path(job.output) == tmp_path / "out" / "broken"
     assert job.options["late_s"] == 8.0 and "nihss" not in job.options and "kind" not in job.options
     client.fail(InputError("'broken.nrrd' is damaged; copy it again."))
     widget._panel.run.on_timer()
