@@ -6,6 +6,7 @@ would bias blood volume upward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -165,6 +166,40 @@ def largest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return values.max(1)
     at = torch.from_numpy(values.numpy().argmax(1))
     return values.gather(1, at[:, None])[:, 0], at
+
+
+@dataclass(frozen=True)
+class Tops:
+    """The highest value of every row of a product.
+
+    Attributes:
+        value: (n,) it. at: (n,) its column.
+        beside: (n, s) the row's values at the columns so many steps away, those of the first or last column beyond.
+    """
+
+    value: torch.Tensor
+    at: torch.Tensor
+    beside: torch.Tensor
+
+
+def highest(values: torch.Tensor, factors: Sequence[torch.Tensor], steps: Sequence[int]) -> Tops:
+    """Tops of ``values @ factors[0] @ factors[1] ...``, whose rows are looked at while they lie in the cache.
+
+    Args:
+        values: (n, t). factors: matrices, none for the values themselves. steps: from the top to what is kept beside.
+    """
+    width = factors[-1].shape[1] if factors else values.shape[1]
+    away = torch.tensor(steps, device=values.device)
+    tops = Tops(values.new_empty(len(values)), away.new_empty(len(values)), values.new_empty(len(values), len(steps)))
+    start = 0
+    for part in chunks(values, width):
+        rows = slice(start, start + len(part))
+        for factor in factors:
+            part = part @ factor
+        tops.value[rows], tops.at[rows] = largest(part)
+        tops.beside[rows] = part.gather(1, (tops.at[rows, None] + away).clamp(0, width - 1))
+        start = rows.stop
+    return tops
 
 
 def time_weights(times_s: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from StrokeCTPLib.concentration import chunks, largest
+from StrokeCTPLib.concentration import chunks, highest
 
 #: Tissue that fills before the chosen artery is looked for up to this lead.
 LONGEST_LEAD_S = 6.0
@@ -22,6 +22,8 @@ LONGEST_LEAD_S = 6.0
 SSVD_CUT, BSVD_CUT, TIKHONOV_LAMBDA = 0.2, 0.1, 0.15
 #: Limit of the oscillation index. Toolboxes for MR take 0.035; noise of CT needs more.
 OSCILLATION_LIMIT = 0.095
+#: From so many curves on it pays to factorise the matrix; singular values below this share of the largest are rounding.
+MANY_CURVES, RANK_TOLERANCE = 10_000, 1e-6
 
 
 @dataclass(frozen=True)
@@ -129,18 +131,30 @@ def residues(curves: torch.Tensor, operator: Operator) -> torch.Tensor:
 
 def find_peaks(curves: torch.Tensor, operator: Operator) -> Peaks:
     """Deconvolve curves (n, t) chunk by chunk and keep each maximum only."""
-    width = len(operator.lags_s)
-    return _chunked(curves, width, lambda chunk: _peaks(residues(chunk, operator), operator.lags_s))
+    factors = _factors(operator.matrix) if len(curves) > MANY_CURVES else [operator.matrix.T]
+    return _peaks(curves, [factor.to(curves) for factor in factors], operator.lags_s)
 
 
-def _peaks(k: torch.Tensor, lags_s: np.ndarray) -> Peaks:
-    """Maxima over the last axis, refined by a parabola."""
-    height, at = largest(k)
-    around = torch.stack([at - 1, at + 1], 1).clamp(0, k.shape[1] - 1)
-    below, above = k.gather(1, around).unbind(1)
+def _factors(matrix: torch.Tensor) -> list[torch.Tensor]:
+    """(t, r) and (r, lags) whose product is the transposed matrix to the last digits, where that saves operations.
+
+    A cut leaves few frequencies, and so few singular values.
+    """
+    u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    rank = int((s > RANK_TOLERANCE * s[0]).sum())
+    if rank * sum(matrix.shape) > 0.8 * matrix.numel():
+        return [matrix.T]
+    return [vt[:rank].T.contiguous(), (u[:, :rank] * s[:rank]).T.contiguous()]
+
+
+def _peaks(curves: torch.Tensor, factors: list[torch.Tensor], lags_s: np.ndarray) -> Peaks:
+    """Maxima of each row of the product, refined by a parabola."""
+    tops = highest(curves, factors, (-1, 1))
+    height, at = tops.value, tops.at
+    below, above = tops.beside.unbind(1)
     bend = below - 2 * height + above
     shift = torch.where(bend < 0, (below - above) / (2 * bend).clamp(max=-1e-20), 0.0).clamp(-0.5, 0.5)
-    inside = (at > 0) & (at < k.shape[1] - 1)
+    inside = (at > 0) & (at < len(lags_s) - 1)
     shift = torch.where(inside, shift, 0.0)
     step = float(lags_s[1] - lags_s[0])
     return Peaks(height - 0.25 * (below - above) * shift, lags_s[0] + (at + shift) * step)
@@ -176,7 +190,7 @@ def find_peaks_osvd(
         for number, (operator, finer) in enumerate(zip(coarse, fine)):
             calm = oscillation_index(residues(chunk[open_], operator)) < limit
             done = open_ if number == len(steps) - 1 else open_[calm]
-            peaks = _peaks(residues(chunk[done], finer), finer.lags_s)
+            peaks = _peaks(chunk[done], [finer.matrix.to(chunk).T], finer.lags_s)
             height[done], lag[done] = peaks.height, peaks.lag_s
             open_ = open_[~calm]
             if not len(open_):

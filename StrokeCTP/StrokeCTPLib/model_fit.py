@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from StrokeCTPLib.arterial_curve import continuous
-from StrokeCTPLib.concentration import K_H_OVER_DENSITY, chunks, largest, time_weights
+from StrokeCTPLib.concentration import K_H_OVER_DENSITY, Tops, chunks, highest, time_weights
 
 #: Share of the dictionary's energy that the leading singular vectors may leave out.
 LEFT_OUT = 1e-4
@@ -118,8 +118,9 @@ def _compressed(curves: np.ndarray, mtt_s: np.ndarray, delay_s: np.ndarray) -> D
 def fit(curves: torch.Tensor, dictionary: Dictionary) -> ModelFit:
     """Fit curves (n, t), each on its own."""
     atoms, project = dictionary.atoms.to(curves).T, dictionary.project.to(curves)
-    coefficients = (part @ project for part in chunks(curves, atoms.shape[1]))
-    return _gathered((_refined(part @ atoms, part, dictionary) for part in coefficients), curves)
+    coefficients = (part @ project for part in chunks(curves, curves.shape[1]))
+    steps = _beside(dictionary)
+    return _gathered((_refined(highest(part, [atoms], steps), part, dictionary) for part in coefficients), curves)
 
 
 def fit_pooled(curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[torch.Tensor], torch.Tensor]) -> ModelFit:
@@ -140,11 +141,15 @@ def fit_pooled(curves: torch.Tensor, dictionary: Dictionary, pool: Callable[[tor
     twice = torch.where(row == column, 1.0, 2.0).to(curves)
     atoms = dictionary.atoms.to(curves)
     pairs = (atoms[:, row] * atoms[:, column] * twice).T.contiguous()
-    parts = (
-        _refined((m @ pairs).clamp(min=0).sqrt(), c, dictionary)
-        for m, c in zip(*(chunks(values, pairs.shape[1]) for values in (moments, coefficients)))
-    )
-    return _gathered(parts, curves)
+    steps = _beside(dictionary)
+
+    def scored(part: torch.Tensor) -> Tops:
+        """Of the energy that is explained, whose root is the score."""
+        tops = highest(part, [pairs], steps)
+        return Tops(tops.value.clamp(min=0).sqrt(), tops.at, tops.beside.clamp(min=0).sqrt())
+
+    parts = zip(*(chunks(values, len(row)) for values in (moments, coefficients)))
+    return _gathered((_refined(scored(m), c, dictionary) for m, c in parts), curves)
 
 
 def _gathered(parts: Iterable[ModelFit], curves: torch.Tensor) -> ModelFit:
@@ -162,30 +167,33 @@ def _gathered(parts: Iterable[ModelFit], curves: torch.Tensor) -> ModelFit:
     return whole
 
 
-def _refined(scores: torch.Tensor, coefficients: torch.Tensor, dictionary: Dictionary) -> ModelFit:
+def _beside(dictionary: Dictionary) -> tuple[int, int, int, int]:
+    """Steps from an atom to those of the next shorter and longer transit time and delay."""
+    count = len(dictionary.delay_s)
+    return -count, count, -1, 1
+
+
+def _refined(tops: Tops, coefficients: torch.Tensor, dictionary: Dictionary) -> ModelFit:
     """The best atom per voxel, moved between grid points by a parabola through its neighbours' scores."""
     count = len(dictionary.delay_s)
-    best, at = largest(scores)
+    best, at = tops.value, tops.at
     row, column = at // count, at % count
     log_mtt = np.log(dictionary.mtt_s)
-    row_shift = _shift(scores, best, at, row, count, len(log_mtt))
-    column_shift = _shift(scores, best, at, column, 1, count)
+    row_shift = _shift(tops.beside[:, :2], best, row, len(log_mtt))
+    column_shift = _shift(tops.beside[:, 2:], best, column, count)
     mtt = torch.exp(log_mtt[0] + (row + row_shift) * float(log_mtt[1] - log_mtt[0])) if len(log_mtt) > 1 else None
     mtt = torch.full_like(best, float(dictionary.mtt_s[0])) if mtt is None else mtt
     step = float(dictionary.delay_s[1] - dictionary.delay_s[0]) if count > 1 else 0.0
     delay = float(dictionary.delay_s[0]) + (column + column_shift) * step
-    own = (coefficients * dictionary.atoms.to(scores)[at]).sum(1).clamp(min=0)
+    own = (coefficients * dictionary.atoms.to(best)[at]).sum(1).clamp(min=0)
     energy = coefficients.square().sum(1).clamp(min=1e-20)
-    return ModelFit(own / dictionary.norms.to(scores)[at], mtt, delay, own.square() / energy)
+    return ModelFit(own / dictionary.norms.to(best)[at], mtt, delay, own.square() / energy)
 
 
-def _shift(
-    scores: torch.Tensor, best: torch.Tensor, at: torch.Tensor, place: torch.Tensor, stride: int, size: int
-) -> torch.Tensor:
+def _shift(beside: torch.Tensor, best: torch.Tensor, place: torch.Tensor, size: int) -> torch.Tensor:
     """Offset (-0.5 to 0.5) of a parabola's top along one axis of the grid; 0 at its ends."""
     inside = (place > 0) & (place < size - 1)
-    around = torch.stack([at - stride, at + stride], 1).clamp(0, scores.shape[1] - 1)
-    below, above = scores.gather(1, around).unbind(1)
+    below, above = beside.unbind(1)
     bend = below - 2 * best + above
     shift = (below - above) / (2 * bend).clamp(max=-1e-12)
     return torch.where(inside & (bend < 0), shift.clamp(-0.5, 0.5), torch.zeros_like(shift))
