@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from NeuraxisLib.errors import OutputError
 
@@ -108,3 +109,25 @@ def new_folder(folder: str | os.PathLike) -> Iterator[Path]:
         raise output_error(error, folder.name) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def locked(file: BinaryIO) -> bool:
+    """Whether this process now holds the lock of an open file; the system lets go of it however the process ends."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        try:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a disk that knows no locks
+        return True
+    return True

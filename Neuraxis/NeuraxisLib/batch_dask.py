@@ -50,18 +50,7 @@ class DaskWorkers:
     """
 
     def __init__(self, scheduler: Any, device: str = "auto", time_limit_s: float | None = None):
-        try:
-            import distributed
-        except ImportError as error:
-            raise DependencyError(
-                "Computing on a cluster needs the package 'distributed'; install 'neuraxis[cluster]'."
-            ) from error
-        try:
-            self._client = distributed.Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise WorkerStartError(
-                f"The Dask scheduler '{scheduler}' does not answer; check the address and that it runs."
-            ) from error
+        self._client = connected(scheduler)
         self._device, self._limit_s, self._futures, self._asked = device, time_limit_s, {}, 0.0
         #: Dask itself tries a case whose worker was lost elsewhere, as often as its scheduler allows (3 times by
         #: default); it knows nothing of a process that the worker has started.
@@ -130,7 +119,7 @@ class DaskWorkers:
             return CaseEvent(number, CANCELLED, error=CancelledError())
         error = future.exception()
         if error is not None:
-            return CaseEvent(number, FAILED, error=_in_words(error))
+            return CaseEvent(number, FAILED, error=in_words(error))
         ended = future.result()
         if "folder" in ended:
             return CaseEvent(number, DONE)
@@ -145,11 +134,37 @@ class DaskWorkers:
         if time.monotonic() - self._asked < (_LOOK_S if self._slots else 0.2):
             return
         self._asked = time.monotonic()
-        workers = _workers(self._client)
-        cards = sum(int(worker.get("resources", {}).get(GPU, 0)) for worker in workers)
-        use_cards = cards > 0 and self._device != "cpu"
-        self._resources = {GPU: 1} if use_cards else {}
-        self._slots = cards if use_cards else sum(int(worker["nthreads"]) for worker in workers)
+        self._slots, self._resources = places(self._client, self._device)
+
+
+def connected(scheduler: Any) -> Any:
+    """A client of a Dask scheduler, given as its address or as a cluster object.
+
+    Raises:
+        DependencyError: dask.distributed is not installed.
+        WorkerStartError: the scheduler does not answer.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise DependencyError(
+            "Computing on a cluster needs the package 'distributed'; install 'neuraxis[cluster]'."
+        ) from error
+    try:
+        return distributed.Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise WorkerStartError(
+            f"The Dask scheduler '{scheduler}' does not answer; check the address and that it runs."
+        ) from error
+
+
+def places(client: Any, device: str) -> tuple[int, dict[str, int]]:
+    """(how many jobs the workers can compute at once now, the resources that each asks for)."""
+    workers = _workers(client)
+    cards = sum(int(worker.get("resources", {}).get(GPU, 0)) for worker in workers)
+    if cards and device != "cpu":
+        return cards, {GPU: 1}
+    return sum(int(worker["nthreads"]) for worker in workers), {}
 
 
 def compute_case(job: Mapping[str, Any], time_limit_s: float | None = None) -> dict[str, str]:
@@ -223,10 +238,12 @@ def _workers(client: Any) -> list[dict[str, Any]]:
     return [worker for worker in found["workers"].values() if worker.get("status", "running") == "running"]
 
 
-def _in_words(error: BaseException) -> NeuraxisError:
+def in_words(error: BaseException, what: str = "case") -> NeuraxisError:
+    """The error that Dask tells of a case, or of another kind of job."""
     if type(error).__name__ == "KilledWorker":
         return WorkerError(
-            "Every worker that took this case was lost, most likely because memory ran out; give workers more memory."
+            f"Every worker that took this {what} was lost, most likely because memory ran out; give workers more "
+            "memory."
         )
     if isinstance(error, ImportError):
         return DependencyError("The workers of the cluster cannot load Neuraxis; install it in their Python.")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from NeuraxisLib.atomic import output_error
+from NeuraxisLib.atomic import locked, output_error
 from NeuraxisLib.batch_record import is_record
 from NeuraxisLib.errors import OutputError
 
@@ -38,7 +38,7 @@ class Ledger:
             self._file: BinaryIO | None = open(self._path, "a+b")  # noqa: SIM115 - closed in close()
         except OSError as error:
             raise output_error(error, output.name) from error
-        if not _locked(self._file):
+        if not locked(self._file):
             self._file.close()
             raise OutputError(
                 f"Another batch is writing to '{output.name}'; wait for its end or choose another folder."
@@ -79,25 +79,3 @@ class Ledger:
                 self.records[record["case"]] = record
         if not whole:  # cut off by a kill: what follows begins a line of its own
             self._file.write(b"\n")
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Whether this process now holds the lock; the system lets go of it however the process ends."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
-        try:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a disk that knows no locks
-        return True
-    return True

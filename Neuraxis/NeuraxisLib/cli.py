@@ -1,6 +1,6 @@
 """The command line: ``neuraxis TASK INPUT OUTPUT``, ``neuraxis batch CASES OUTPUT``, ``neuraxis models [import]``.
 
-And ``neuraxis prepare|train|evaluate|simulate``, which have exit statuses of their own (:mod:`cli_training`).
+And ``neuraxis prepare|train|sweep|evaluate|simulate``, which have exit statuses of their own (:mod:`cli_training`).
 
 Exit codes, for scripts; they do not change:
 
@@ -48,6 +48,7 @@ from NeuraxisLib.cli_review import review_group
 from NeuraxisLib.cli_selftest import self_test_command
 from NeuraxisLib.cli_training import add_training_commands
 from NeuraxisLib.cli_view import view_case
+from NeuraxisLib.remote import is_remote, local_path, refuse_memory, without_password
 from NeuraxisLib.result import Landmark, Measurement, Result
 from NeuraxisLib.result_folder import REPORT_FILE
 from NeuraxisLib.run import DEVICES, run_case
@@ -115,16 +116,20 @@ def task_command(task: Task) -> Callable[..., None]:
         reading = {"series": values.pop("series"), "allow_gaps": values.pop("allow_gaps")}
         threads, as_json = values.pop("threads"), values.pop("as_json")
         with faults_reported(as_json):
+            refuse_memory(output)
             prepare_process(threads, hide_gpu=device == "cpu")
             with shown_progress() as progress, contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
                 result = run_case(task.name, inputs, model, values, device, output, progress, **reading)
-            print(json.dumps(as_record(result, output), indent=1) if as_json else summary(result, output))
+            shown = without_password(output) if is_remote(output) else local_path(output)
+            print(json.dumps(as_record(result, shown), indent=1) if as_json else summary(result, shown))
 
     unneeded = "" if task.needs_model else " Without it no network is used."
     kinds = "" if main_input in task.readers else ": NIfTI, NRRD, MetaImage or a DICOM folder"
     parameters = [
         _argument("input", Path, f"{task.inputs[main_input]}{kinds}."),
-        _argument("output", Path, "Folder for the result; new, empty, or an earlier result, which is replaced."),
+        _argument(
+            "output", str, "Folder for the result; new, empty, or an earlier result, which is replaced. Or its address."
+        ),
         *(_input_option(task, name) for name in other_inputs),
         _option("model", str, "", "--model", f"Installed model or model file; see 'neuraxis models'.{unneeded}"),
         _option("device", str, "auto", "--device", f"Where to compute: {', '.join(DEVICES)}."),
@@ -214,7 +219,7 @@ def _point_in_words(point: Landmark) -> str:
     return f"{point.name}{sure}"
 
 
-def summary(result: Result, output: Path) -> str:
+def summary(result: Result, output: Path | str) -> str:
     """The headline numbers, what to beware of, and where the report is."""
     several = len({measurement.segment for measurement in result.measurements} - {""}) > 1
     lines = [in_words(measurement, several) for measurement in result.measurements]
@@ -224,11 +229,11 @@ def summary(result: Result, output: Path) -> str:
         numbers = ", ".join(str(k + 1) for k in result.key_slices)  # counted from 1, as in the report
         lines.append(f"Least certain slices: {numbers} of {result.source.slice_count}")
     lines += [f"Note: {warning}" for warning in result.warnings]
-    report = output / REPORT_FILE
-    return "\n".join([*lines, f"Report: {report if report.exists() else output}", RESEARCH_USE_NOTICE])
+    report = output / REPORT_FILE if isinstance(output, Path) and (output / REPORT_FILE).exists() else output
+    return "\n".join([*lines, f"Report: {report}", RESEARCH_USE_NOTICE])
 
 
-def as_record(result: Result, output: Path) -> dict:
+def as_record(result: Result, output: Path | str) -> dict:
     """The result for scripts: numbers with units and intervals, warnings, and where the folder is."""
     return {
         "status": "done",

@@ -1,4 +1,4 @@
-"""``neuraxis prepare|train|evaluate|simulate``: the programs of the Training package, where it is installed.
+"""``neuraxis prepare|train|sweep|evaluate|simulate``: the programs of the Training package, where it is installed.
 
 They read their own command lines (``neuraxis train --help``) and have their own exit statuses: 0 done, 1 a fault told
 in one sentence, 2 a command line that cannot be read, 3 done but for some cases, 130 stopped.
@@ -18,6 +18,7 @@ from NeuraxisLib.errors import DependencyError
 PROGRAMS = {
     "prepare": "Put scans and their masks into one store for training and evaluation.",
     "train": "Fit a network from a recipe and write a model file.",
+    "sweep": "Train from several recipes, values and folds, here or on a cluster, and name the best.",
     "evaluate": "Judge models or results against the truth and write a report.",
     "simulate": "Write simulated head CTs, perfusion series or spine MR with their exact truth.",
 }

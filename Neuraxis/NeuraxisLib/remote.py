@@ -51,6 +51,11 @@ def local_path(place: str | Path) -> Path:
     return Path(place)
 
 
+def without_password(address: str) -> str:
+    """An address as it may be shown: ``sftp://me:secret@host/a`` without the password."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", address)
+
+
 def address_of(folder: Path | RemoteFolder) -> str:
     """The path or address by which another process finds a folder."""
     return folder.address if isinstance(folder, RemoteFolder) else str(folder)
@@ -80,7 +85,7 @@ class RemoteFolder:
         return below
 
     def __str__(self) -> str:
-        return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", self.address)
+        return without_password(self.address)
 
     @property
     def name(self) -> str:
@@ -231,7 +236,7 @@ class _Link:
                 "s3://bucket/folder, gs://bucket/folder or sftp://name@host/folder."
             ) from error
         except Exception as error:
-            raise _refused(error, re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", self._address)) from error
+            raise _refused(error, without_password(self._address)) from error
 
 
 # -- a result ---------------------------------------------------------------------------------------------------

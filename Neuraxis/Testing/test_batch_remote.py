@@ -312,6 +312,19 @@ def _children(process: int) -> list[int]:
     return [int(child) for child in found]
 
 
+def test_the_command_of_one_case_takes_an_address(archive, ftp):
+    address = ftp.at(uuid.uuid4().hex[:8])
+    environment = child_environment([SUPPORT], None, 1, hide_gpu=True)
+    given = [str(archive / "scans" / "case1.nrrd"), address, "--model", str(archive / "bright.safetensors")]
+    done = subprocess.run(
+        [sys.executable, "-m", "NeuraxisLib.cli", "threshold", *given, "--device", "cpu"],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "result.json" in RemoteFolder(address).files()
+    assert f"Report: {remote.without_password(address)}" in done.stdout and ftp.password not in done.stdout
+
+
 def test_memory_is_refused_by_the_command(archive):
     environment = child_environment([SUPPORT], None, 1, hide_gpu=True)
     done = subprocess.run(command(archive, "memory://x"), env=environment, capture_output=True, text=True, timeout=60)
