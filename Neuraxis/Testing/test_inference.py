@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +162,14 @@ def test_bfloat16_is_taken_only_if_faster_and_in_agreement(
     assert predictor.precision == expected
 
 
+def test_waiting_for_other_programs_does_not_count_when_precisions_are_compared(network, pictures, monkeypatch) -> None:
+    predictor = SlicePredictor(network, "cpu", "auto")
+    own_time = iter([0.0, 9.0, 10.0, 12.0, 20.0, 25.0])
+    monkeypatch.setattr(inference.time, "perf_counter", lambda: pytest.fail("the clock on the wall was asked"))
+    monkeypatch.setattr(inference.time, "process_time", lambda: next(own_time))
+    assert predictor._timed(pictures[:1], "float32")[1] == 2.0
+
+
 def test_a_precision_that_the_device_lacks_is_not_taken(network, pictures, monkeypatch) -> None:
     original = SlicePredictor._forward
 
@@ -251,6 +261,22 @@ def test_a_network_is_built_from_its_file(model_path: Path, network: Tiny, pictu
     np.testing.assert_array_equal(plain(built, pictures), plain(network, pictures))
     assert not built.training
     assert not any(parameter.requires_grad or parameter.is_meta for parameter in built.parameters())
+
+
+def test_building_a_network_draws_no_numbers_and_loads_no_compiler() -> None:
+    script = (
+        "import sys, torch\n"
+        "from HemorrhageSegLib.networks import NETWORKS\n"
+        "from NeuraxisLib.inference import build_network\n"
+        "from NeuraxisLib.models import find_model, load_model\n"
+        "from NeuraxisLib.task import get_task\n"
+        "path = find_model(get_task('hemorrhage'), 'hemorrhage-slexnet-starter')\n"
+        "network = build_network(load_model(path, 'hemorrhage'), NETWORKS)\n"
+        "assert all(value.device.type == 'cpu' for value in network.state_dict().values())\n"
+        "print('sympy' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_counters_of_training_need_not_be_stored(tmp_path: Path, network: Tiny, pictures: np.ndarray) -> None:
