@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from HemorrhageSegLib._brain_grid import CoarseGrid
-from HemorrhageSegLib._brain_morphology import FLAT_3D, disc
+from HemorrhageSegLib._brain_morphology import FLAT_3D, dilated, disc
 from HemorrhageSegLib._brain_shape import FAT_HU, Shape
 
 #: Share of the widest cross-section that the first or last slice must hold for the brain to be called cut off.
@@ -69,8 +69,9 @@ def measure(grid: CoarseGrid, shape: Shape) -> Plausibility:
     edge = mask & ~ndimage.binary_erosion(grid.scanned, FLAT_3D, border_value=0)
     count = max(np.count_nonzero(border | edge), 1)
     near = disc(4.0, spacing)
-    bone = np.count_nonzero(border & ndimage.binary_dilation(shape.skull, near)) / count
-    bridged = ndimage.binary_dilation(shape.bridges, near) & ~ndimage.binary_dilation(shape.skull, near)
+    near_bone = dilated(shape.skull, near)
+    bone = np.count_nonzero(border & near_bone) / count
+    bridged = dilated(shape.bridges, near) & ~near_bone
     tissue = grid.hu[mask & (grid.hu > FAT_HU)]
     median = float(np.median(tissue)) if tissue.size else -1000.0
     spread = 1.4826 * float(np.median(np.abs(tissue - median))) if tissue.size else 1000.0

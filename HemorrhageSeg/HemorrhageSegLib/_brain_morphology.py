@@ -25,6 +25,28 @@ def disc(radius_mm: float, spacing_mm: tuple[float, float, float]) -> np.ndarray
     return ((j * spacing_mm[1]) ** 2 + (i * spacing_mm[2]) ** 2 <= radius_mm**2)[None]
 
 
+def dilated(mask: np.ndarray, element: np.ndarray) -> np.ndarray:
+    """Dilation within the slices of a mask (..., j, i), as scipy's, in a tenth of the time.
+
+    Args:
+        mask: bool.
+        element: bool (1, rows, columns) or (rows, columns) of odd size, each row one run about the middle, as
+            :func:`disc` makes it.
+    """
+    rows = element.reshape(element.shape[-2:])
+    halves = rows.sum(axis=1) // 2
+    wide, found = mask.copy(), np.zeros_like(mask)
+    for half in range(halves.max() + 1):
+        if half:
+            wide[..., half:] |= mask[..., :-half]
+            wide[..., :-half] |= mask[..., half:]
+        for row in np.flatnonzero(rows.any(axis=1) & (halves == half)) - len(rows) // 2:
+            kept = max(0, mask.shape[-2] - abs(row))
+            to, source = max(row, 0), max(-row, 0)
+            found[..., to : to + kept, :] |= wide[..., source : source + kept, :]
+    return found
+
+
 def drop_small(mask: np.ndarray, voxels: int) -> np.ndarray:
     """A mask without its connected components of fewer than ``voxels``."""
     labels, _ = ndimage.label(mask)
@@ -51,14 +73,16 @@ def grow(
     Steps go by pixels in the slice, alternately four and eight ways, and to the next slice as often as its distance
     asks for.
     """
-    cross = ndimage.generate_binary_structure(3, 1)
-    square = np.zeros((3, 3, 3), bool)
-    square[1] = True
+    square = np.ones((3, 3), bool)
     steps_per_slice = max(1, round(spacing_mm[0] / spacing_mm[1]))
     grown = core & within
     for step in range(1, int(np.ceil(distance_mm / spacing_mm[1])) + 1):
-        element = cross if step % steps_per_slice == 0 else (FLAT_3D, square)[step % 2]
-        grown = ndimage.binary_dilation(grown, element, mask=within) | grown
+        to_next_slice = step % steps_per_slice == 0
+        reached = dilated(grown, square if step % 2 and not to_next_slice else FLAT)
+        if to_next_slice:
+            reached[1:] |= grown[:-1]
+            reached[:-1] |= grown[1:]
+        grown = reached & within
     return grown
 
 

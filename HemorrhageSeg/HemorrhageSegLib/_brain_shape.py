@@ -12,6 +12,7 @@ from HemorrhageSegLib._brain_morphology import (
     FLAT,
     FLAT_3D,
     bridge_gaps,
+    dilated,
     disc,
     drop_small,
     enclosure,
@@ -98,7 +99,7 @@ def sweep(mask: np.ndarray, reach_mm: float, spacing_mm: tuple[float, float, flo
             before = kept[k - step]
             if not before.any():
                 break
-            labels, count = ndimage.label(ndimage.binary_dilation(before, element) & mask[k], FLAT)
+            labels, count = ndimage.label(dilated(before, element) & mask[k], FLAT)
             index = np.arange(count + 1)
             sizes = np.bincount(labels.ravel(), minlength=count + 1)
             overlap = np.where(before, labels, 0)
@@ -169,9 +170,9 @@ def find_intracranial(grid: CoarseGrid) -> Shape:
     skull = find_skull(hu, spacing, bone_hu)
     bridges = bridge_gaps(skull) & ~skull
     wall = skull | bridges
-    seen = enclosure(ndimage.binary_dilation(wall, disc(1.6, spacing)) | cut_edge(grid))
+    seen = enclosure(dilated(wall, disc(1.6, spacing)) | cut_edge(grid))
     fat = drop_small(hu < FAT_HU, 6)
-    near_fat = ndimage.binary_dilation(fat, disc(FAT_MARGIN_MM, spacing))
+    near_fat = dilated(fat, disc(FAT_MARGIN_MM, spacing))
     within = (hu < bone_hu) & ~wall & ~near_fat & (seen >= ENCLOSED)
     reach_mm = 3.0 + spacing[0]
     core = ndimage.distance_transform_edt(within, sampling=spacing) > EROSION_MM
@@ -182,5 +183,5 @@ def find_intracranial(grid: CoarseGrid) -> Shape:
     mask = largest(sweep(mask, reach_mm, spacing, TAIL_MM))
     pockets = find_pockets(mask, wall, seen)
     mask = mask | pockets
-    rim = ndimage.binary_dilation(mask, disc(2.2, spacing)) & (hu > FAT_HU) & ~bridges
+    rim = dilated(mask, disc(2.2, spacing)) & (hu > FAT_HU) & ~bridges
     return Shape(mask, mask | rim, pockets, skull, bridges, bone_hu)
