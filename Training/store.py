@@ -313,7 +313,8 @@ class Store:
             raise InputError(f"'{self.path.name}' is not a store of cases; make one with prepare.")
         try:
             file = self._opened()
-            kind, version = str(file.attrs.get("format", "")), int(file.attrs.get("version", 0))
+            kind, version = file.attrs.get("format", ""), int(file.attrs.get("version", 0))
+            kind = kind.decode() if isinstance(kind, bytes) else kind  # a text in stores of earlier versions
             if kind == FORMAT and version <= VERSION:
                 return json.loads(file["index"][()].tobytes().decode("utf-8"))
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, RecursionError):  # RuntimeError is HDF5's

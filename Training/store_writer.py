@@ -134,7 +134,8 @@ class StoreWriter:
         index = {"provenance": self.provenance, "cases": [info.to_dict() for info in self._infos.values()]}
         text = json.dumps(index, ensure_ascii=False).encode("utf-8")
         self._file.create_dataset("index", data=np.frombuffer(text, np.uint8), fletcher32=True)
-        self._file.attrs["format"], self._file.attrs["version"] = FORMAT, VERSION
+        # A text of fixed length: HDF5 has no check sum over others, and may never return from a damaged one.
+        self._file.attrs["format"], self._file.attrs["version"] = np.bytes_(FORMAT), VERSION
         self._file.flush()
 
 

@@ -68,7 +68,7 @@ def read_volume(
         SeriesChoiceError: several DICOM series would do.
     """
     path, progress = Path(path), progress or Progress()
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"'{path.name}' was not found; check the name and the folder.")
     progress(0.0, "Reading the image")
     try:

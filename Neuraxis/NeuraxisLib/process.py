@@ -160,6 +160,11 @@ def as_user_error(error: BaseException) -> NeuraxisError:
         return error
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
         return WorkerError(_out_of_memory_sentence(error))
+    if is_card_lost(error):
+        return WorkerError(
+            f"The graphics card failed during the run ({str(error).splitlines()[0][:100]}); run again, on the CPU if "
+            "it happens once more."
+        )
     if isinstance(error, ImportError):
         package = (error.name or "").partition(".")[0]
         return DependencyError(_missing_package_sentence(package, error))
@@ -167,6 +172,11 @@ def as_user_error(error: BaseException) -> NeuraxisError:
         f"An unexpected fault stopped the run ({type(error).__name__}: {words_of(error) or 'no further words'}); "
         "please report it with the log."
     )
+
+
+def is_card_lost(error: BaseException) -> bool:
+    """Whether CUDA said that its work failed, or the card is gone: no run of this process can use it any more."""
+    return isinstance(error, RuntimeError) and str(error).startswith("CUDA error")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -347,7 +347,7 @@ def _read_document(folder: Path, file: str = RESULT_FILE) -> dict:
 def _part(folder: Path, entry: dict) -> Path:
     """The file of the folder that an entry names; ValueError for one elsewhere, also behind a link."""
     path = folder / entry["file"]
-    if Path(entry["file"]).name != entry["file"] or path.is_symlink():
+    if Path(entry["file"]).name != entry["file"] or os.path.islink(path):
         raise ValueError("a result holds its own files only")
     return path
 

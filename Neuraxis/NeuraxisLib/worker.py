@@ -4,7 +4,8 @@ It reads requests as JSON lines from stdin and writes events as JSON lines to st
 
 Requests: ``run`` {id, task, inputs: {name: path}, model, options, device, output, series}, ``cancel`` {id}, ``ping``,
 ``quit``. Events: ``ready`` {pid, version}, ``progress`` {id, fraction, stage}, ``log`` {message}, ``memory`` {words},
-``pong``, and one end per run: ``done`` {id, folder}, ``failed`` {id, code, message} or ``cancelled`` {id}.
+``pong``, and one end per run: ``done`` {id, folder}, ``failed`` {id, code, message} or ``cancelled`` {id}; a ``failed`` with
+``over`` says that this process can compute no more.
 
 The worker stays warm between runs, keeps the models it has read, and leaves when its parent does, removing the
 exchange folder that the parent can no longer remove.
@@ -32,6 +33,7 @@ from NeuraxisLib.errors import CancelledError, NeuraxisError, SeriesChoiceError
 from NeuraxisLib.faults import trace_of
 from NeuraxisLib.process import (
     as_user_error,
+    is_card_lost,
     keep_freed_memory,
     keep_no_core,
     limit_memory,
@@ -149,7 +151,8 @@ class Worker:
         if type(fault) is NeuraxisError:  # one nobody foresaw: the log gets the details, the user the sentence
             print(trace_of(error), file=sys.stderr)
         choices = fault.choices if isinstance(fault, SeriesChoiceError) else None
-        self._channel.send("failed", id=number, code=fault.code, message=str(fault), choices=choices)
+        over = {"over": True} if is_card_lost(error) else {}  # another process may still be able to use the card
+        self._channel.send("failed", id=number, code=fault.code, message=str(fault), choices=choices, **over)
 
 
 class _Throttled:

@@ -330,6 +330,8 @@ class WorkerClient:
                 handle._call("progress", handle.fraction, handle.stage)
         elif kind in ("done", "failed", "cancelled"):
             self._current = None
+            if event.get("over") is True:  # this process can compute no more
+                self._end_process(kill=True)
             self._finish(handle, event)
 
     def _finish(self, handle: RunHandle, event: dict) -> None:

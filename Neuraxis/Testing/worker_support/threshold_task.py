@@ -98,6 +98,8 @@ def _bring_about(fault: str) -> None:
         import torch
 
         torch.empty(1 << 55, dtype=torch.uint8)
+    elif fault == "graphics card":
+        raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later.")
     elif fault == "no package":
         import a_package_that_is_not_there  # noqa: F401
     elif fault == "bug":
