@@ -7,15 +7,15 @@ remote one it is a private copy: what the ledger has grown by is put there after
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
 from NeuraxisLib import batch_record
 from NeuraxisLib.batch_ledger import LEDGER_FILE
 from NeuraxisLib.errors import OutputError
+from NeuraxisLib.private_folder import private_folder, remove_private
 from NeuraxisLib.remote import UNFINISHED, RemoteFolder, is_remote, local_path
 from NeuraxisLib.result_folder import RESULT_FILE
 
@@ -75,8 +75,8 @@ class RemotePlace:
     def __init__(self, address: str):
         self.folder = RemoteFolder(address)
         self.folder.check_usable()
-        self._private = tempfile.TemporaryDirectory(prefix="neuraxis-batch-")
-        self.desk = Path(self._private.name)
+        self.desk = private_folder("batch")
+        self._remove_desk = weakref.finalize(self, remove_private, self.desk)
         names = self.folder.files_below()
         whole = {name.partition("/")[0] for name in names if name.endswith(f"/{RESULT_FILE}")}
         self._finished = whole - {name.partition("/")[0] for name in names if name.endswith(f"/{UNFINISHED}")}
@@ -94,7 +94,7 @@ class RemotePlace:
             self.folder.check_usable()
         except OutputError:
             return True
-        return batch_record.free_bytes(Path(tempfile.gettempdir())) < _FULL_BYTES
+        return batch_record.free_bytes(self.desk) < _FULL_BYTES
 
     def note(self, folder: RemoteFolder) -> None:
         """A result was finished there."""
@@ -127,7 +127,7 @@ class RemotePlace:
 
     def close(self) -> None:
         """Remove the private copy of ledger and tables."""
-        shutil.rmtree(self.desk, ignore_errors=True)
+        self._remove_desk()
 
     def _fetch(self, names: list[str]) -> int:
         """Write the ledger that is there to the desk; its length in bytes."""

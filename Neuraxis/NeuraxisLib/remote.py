@@ -13,8 +13,6 @@ import errno
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,15 +22,13 @@ from urllib.request import url2pathname
 
 from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import DependencyError, InputError, NeuraxisError, OutputError
-from NeuraxisLib.process import is_alive
+from NeuraxisLib.private_folder import private_folder, remove_private
 from NeuraxisLib.task import Progress
 
 UNFINISHED = "unfinished.json"
 _NOTE = "A result of Neuraxis is being copied to this folder; if that was cut off, run the case again."
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _LOCAL = ("file", "local")
-#: The private folders from which results are copied, with the process that made them.
-_PRIVATE = "neuraxis-upload-"
 _UPLOAD = (0.95, 1.0)
 
 _T = TypeVar("_T")
@@ -253,14 +249,13 @@ def uploaded(address: str, progress: Progress) -> Iterator[tuple[Path, Progress]
     """
     target = RemoteFolder(address)
     _parts_to_replace(target)
-    _sweep()
-    private = Path(tempfile.mkdtemp(prefix=f"{_PRIVATE}{os.getpid()}-"))
+    private = private_folder("upload")
     try:
         folder = private / target.name
         yield folder, progress.part(0.0, _UPLOAD[0])
         upload(folder, target, progress.part(*_UPLOAD))
     finally:
-        shutil.rmtree(private, ignore_errors=True)
+        remove_private(private)
 
 
 def upload(folder: Path, target: RemoteFolder, progress: Progress | None = None) -> None:
@@ -296,12 +291,15 @@ def local_copy(folder: Path | RemoteFolder) -> Iterator[Path]:
     if isinstance(folder, Path):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="neuraxis-copy-") as private:
-        copy = Path(private, folder.name)
+    private = private_folder("copy")
+    try:
+        copy = private / folder.name
         copy.mkdir()
         for name in folder.files():
             folder._do(lambda fs, name=name: fs.get_file(f"{folder._path}/{name}", str(copy / name)))
         yield copy
+    finally:
+        remove_private(private)
 
 
 def _parts_to_replace(target: RemoteFolder) -> set[str]:
@@ -321,14 +319,6 @@ def _parts_to_replace(target: RemoteFolder) -> set[str]:
             "move it away or name another folder."
         )
     return there
-
-
-def _sweep() -> None:
-    """Remove the private folders of processes that were killed."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_PRIVATE}*-*"):
-        owner = left.name.removeprefix(_PRIVATE).partition("-")[0]
-        if owner.isdigit() and not is_alive(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 # -- faults in words --------------------------------------------------------------------------------------------

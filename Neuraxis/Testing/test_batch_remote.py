@@ -235,7 +235,8 @@ def test_one_case_at_an_address(archive, address, monkeypatch):
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(archive / "tmp"))
-    (archive / "tmp" / "neuraxis-upload-999999999-x").mkdir(parents=True)
+    (archive / "tmp" / "neuraxis-upload-x").mkdir(parents=True)
+    (archive / "tmp" / "neuraxis-upload-x" / ".owner").touch()
     inputs = {"ct": archive / "scans" / "case1.nrrd"}
     run_case("threshold", inputs, str(archive / "bright.safetensors"), {}, "cpu", f"{address}/one")
     names = RemoteFolder(f"{address}/one").files()
