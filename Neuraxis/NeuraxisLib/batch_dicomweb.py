@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from NeuraxisLib.batch_cases import Case
 from NeuraxisLib.batch_dicom import study_key
@@ -129,7 +129,26 @@ def _client(server: str) -> Any:
         raise DependencyError(
             "Cases from a DICOMweb server need the package 'dicomweb-client'; install 'neuraxis[dicomweb]'."
         ) from error
-    return dicomweb_client.api.DICOMwebClient(server)
+    return dicomweb_client.api.DICOMwebClient(server, session=_session())
+
+
+def _session() -> Any:
+    """A session that follows no redirect to another server, so that passwords go nowhere else, nor unencrypted."""
+    import requests
+
+    class SameServer(requests.Session):
+        def get_redirect_target(self, response: Any) -> str | None:
+            target = super().get_redirect_target(response)
+            if target is not None and _origin(urljoin(response.url, target)) != _origin(response.url):
+                raise requests.TooManyRedirects("to another server", response=response)
+            return target
+
+    return SameServer()
+
+
+def _origin(address: str) -> tuple[str, str]:
+    parts = urlsplit(address)
+    return parts.scheme.lower(), parts.netloc.lower().rpartition("@")[2]
 
 
 class _Faults:

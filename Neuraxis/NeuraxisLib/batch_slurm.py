@@ -12,6 +12,11 @@ job: asks Slurm for them and offers them to cases). Example::
     jobs = 8
     gpus = 1
     job_script_prologue = ["source /shared/neuraxis/bin/activate"]
+
+Whoever reaches a Dask scheduler can make its workers run anything. Ours listens for its jobs on the cluster's network,
+so it talks TLS to those alone that hold a certificate made for this batch, which lies, for this account only, in
+``shared_temp_directory`` (the folder of the settings if not given) until the batch ends. ``protocol = "tcp://"`` does
+without. Its page of statistics is for this computer only, and workers have none.
 """
 
 from __future__ import annotations
@@ -54,12 +59,21 @@ def slurm_cluster(file: str | Path) -> Any:
         raise DependencyError("Slurm jobs need the package 'dask-jobqueue'; install 'neuraxis[cluster]'.") from error
     settings.setdefault("cores", 1)
     settings.setdefault("processes", 1)
+    settings["scheduler_options"] = {"dashboard_address": "127.0.0.1:0", **settings.get("scheduler_options", {})}
+    settings["worker_extra_args"] = ["--no-dashboard", *settings.get("worker_extra_args", [])]
+    if "protocol" not in settings and "security" not in settings:
+        settings |= {"security": True, "shared_temp_directory": str(Path(file).absolute().parent)} | settings
     if gpus:
         settings["job_extra_directives"] = [*settings.get("job_extra_directives", []), f"--gres=gpu:{gpus}"]
         settings["worker_extra_args"] = [*settings.get("worker_extra_args", []), "--resources", f"GPU={gpus}"]
     try:
         cluster = dask_jobqueue.SLURMCluster(**settings)
-    except (TypeError, ValueError) as error:
+    except ImportError as error:
+        raise DependencyError(
+            "Safe talk with Slurm jobs needs the package 'cryptography'; install 'neuraxis[cluster]', or put "
+            "protocol = \"tcp://\" into the settings to do without."
+        ) from error
+    except (OSError, TypeError, ValueError) as error:
         raise InputError(f"The cluster settings '{Path(file).name}' do not fit ({error}); correct them.") from error
     cluster.scale(jobs=jobs)
     return cluster

@@ -27,10 +27,13 @@ def list_series(folder: str | os.PathLike, progress: Progress | None = None) -> 
     """What series a folder holds, localizers and screenshots included (their ``excluded`` says why not).
 
     Raises:
-        InputError: no DICOM images there.
+        InputError: no DICOM images there, or only damaged ones.
     """
     scan = scan_folder(_existing(Path(folder)), progress or Progress())
-    return [series.info for series in group_series(scan.headers)]
+    groups = group_series(scan.headers)
+    if not groups:
+        raise _damaged(scan.damaged)
+    return [series.info for series in groups]
 
 
 def read_series(

@@ -233,7 +233,7 @@ def find_model(task: Task, name_or_path: str | Path | None = None) -> Path:
     wanted = str(name_or_path or "")
     if wanted.lower().endswith(SUFFIX) or (wanted and Path(wanted).is_file()):
         if not Path(wanted).is_file():
-            raise ModelError(f"There is no model file '{wanted}'; check the path.")
+            raise ModelError(f"There is no model file '{Path(wanted).name}'; check the path.")
         return Path(wanted)
     if wanted in task.rules:
         raise ModelError(f"'{wanted}' is a rule that 'neuraxis evaluate' compares models with; name a model file here.")

@@ -219,7 +219,7 @@ def check_output(output: Path) -> None:
     check_replaceable(output)
     parent = next(folder for folder in output.absolute().parents if folder.exists())
     if not parent.is_dir():
-        raise OutputError(f"'{parent}' is a file, so no folder can be made in it; choose another output folder.")
+        raise OutputError(f"'{parent.name}' is a file, so no folder can be made in it; choose another output folder.")
     try:
         with tempfile.TemporaryFile(dir=parent, prefix=".neuraxis-"):  # without a name where the system can
             pass

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import time
@@ -354,7 +355,44 @@ def test_graphics_cards_are_asked_of_slurm_and_offered_to_cases(tmp_path):
     slurm_cluster(tmp_path / "a.yaml")
     monkeypatch.undo()
     assert made["job_extra_directives"] == ["--exclusive", "--gres=gpu:2"] and made["jobs"] == 3
-    assert made["worker_extra_args"] == ["--resources", "GPU=2"]
+    assert made["worker_extra_args"] == ["--no-dashboard", "--resources", "GPU=2"]
+    assert made["security"] is True and made["scheduler_options"]["dashboard_address"].startswith("127.0.0.1:")
+
+
+def test_without_a_certificate_nobody_talks_to_the_scheduler_of_slurm_jobs(tmp_path, monkeypatch):
+    """Whoever could connect would run what he likes on every worker: plain TCP and strange certificates are refused."""
+    pytest.importorskip("dask_jobqueue")
+    import distributed
+
+    from NeuraxisLib.batch_slurm import slurm_cluster
+
+    (tmp_path / "a.toml").write_text('memory = "1GB"\njobs = 0\ninterface = "lo"\n')
+    cluster = slurm_cluster(tmp_path / "a.toml")
+    try:
+        address = cluster.scheduler_address
+        assert address.startswith("tls://")
+        secrets = list(tmp_path.glob(".dask-jobqueue*"))
+        assert secrets and all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in secrets)
+        stranger = distributed.Security.temporary()
+        for place, security in ((address.replace("tls", "tcp"), None), (address, stranger)):
+            with pytest.raises((OSError, TimeoutError)):
+                distributed.Client(place, security=security, timeout=3, set_as_default=False)
+        with distributed.Client(cluster, timeout=30, set_as_default=False) as ours:
+            assert ours.run_on_scheduler(lambda: 1) == 1
+    finally:
+        cluster.close()
+
+
+def test_safe_talk_can_be_declined(tmp_path):
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    from NeuraxisLib.batch_slurm import slurm_cluster
+
+    (tmp_path / "a.toml").write_text('memory = "1GB"\njobs = 0\ninterface = "lo"\nprotocol = "tcp://"\n')
+    cluster = slurm_cluster(tmp_path / "a.toml")
+    try:
+        assert isinstance(cluster, jobqueue.SLURMCluster) and cluster.scheduler_address.startswith("tcp://")
+    finally:
+        cluster.close()
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
         self.images = [dcmread(path) for path in sorted(folder.rglob("*.dcm"))]
-        self.lost, self.asked = 0, []
+        self.lost, self.asked, self.elsewhere = 0, [], ""
         self.url = f"http://127.0.0.1:{self.server_address[1]}/dicom-web"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -50,6 +50,12 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         words, query = parts.path.removeprefix("/dicom-web/").split("/"), parse_qs(parts.query)
         self.server.asked.append(self.path)
+        if self.server.elsewhere:
+            self.send_response(307)
+            self.send_header("Location", self.server.elsewhere + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         images = self.server.images
         if len(words) > 1:
             images = [image for image in images if image.StudyInstanceUID == words[1]]
@@ -156,3 +162,34 @@ def test_a_search_can_be_narrowed(server, tmp_path):
 def test_a_server_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"'127\.0\.0\.1' does not answer"):
         find_cases("http://127.0.0.1:9/dicom-web", get_task("hemorrhage"), tmp_path / "out")
+
+
+def test_a_redirect_to_another_server_is_refused(server, tmp_path):
+    """It would be sent the query, and the password that .netrc has for it, perhaps in plain text."""
+    (tmp_path / "empty").mkdir()
+    other = Server(tmp_path / "empty")
+    server.elsewhere = other.url.removesuffix("/dicom-web")
+    try:
+        with pytest.raises(InputError, match="answered with status 307"):
+            find_cases(server.url, get_task("hemorrhage"), tmp_path / "out")
+        assert other.asked == []
+    finally:
+        other.shutdown()
+        other.server_close()
+
+
+def test_a_password_in_the_address_is_written_nowhere(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
+    address = server.url.replace("://", "://reader:GEHEIM77@")
+    cases = find_cases(address, get_task("hemorrhage"), tmp_path / "out")
+    server.lost = 0
+    model = str(write_bare_model(tmp_path / "bright.safetensors"))
+    batch = Batch("threshold", cases, tmp_path / "out", InlineWorkers(), model=model)
+    said = repr(batch.wait()) + repr([entry.record for entry in batch.entries])
+    batch.write_tables()
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"reader" not in written and b"GEHEIM77" not in written and "GEHEIM77" not in said
+    server.elsewhere = "http://127.0.0.1:9"
+    with pytest.raises(InputError) as error:
+        find_cases(address, get_task("hemorrhage"), tmp_path / "out")
+    assert "GEHEIM77" not in str(error.value)

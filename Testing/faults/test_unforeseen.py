@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import dicom_series
 import pytest
-from fault_support import SUPPORT, linux_only
+from fault_support import SUPPORT, linux_only, neuraxis
 
 from NeuraxisLib.errors import NeuraxisError
 from NeuraxisLib.faults import LEFT_OUT, trace_of, words_of
@@ -65,6 +66,21 @@ def test_the_log_of_a_worker_that_fails_tells_no_value(client, bare, tmp_path):
         client.wait(client.run(job), timeout=120)
     assert not re.search("KANARI|Hulda", str(error.value) + client.log_text)
     assert "threshold_task.py" in client.log_text and str(SUPPORT) not in client.log_text
+
+
+def test_a_folder_of_damaged_images_is_named_when_it_is_listed(tmp_path):
+    """All of them damaged: no list without lines, no fault of ours."""
+    images = dicom_series.series(dicom_series.SPARSE_MM[:3], matrix=32, pixel_mm=7.0)
+    folder = dicom_series.save(images, tmp_path / "KANARIENVOGEL")
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:600])
+    done = neuraxis("info", folder)
+    assert done.returncode == 3 and "2 more cannot be read as DICOM" in done.stderr and "KANARI" not in done.stderr
+
+
+def test_a_model_that_is_not_there_is_named_without_its_folder(scan, tmp_path):
+    done = neuraxis("hemorrhage", scan, tmp_path / "out", "--model", tmp_path / "KANARI" / "none.safetensors")
+    assert done.returncode == 6 and "'none.safetensors'" in done.stderr and "KANARI" not in done.stderr
 
 
 @linux_only
