@@ -177,7 +177,8 @@ class TrainingWork:
 
         faults: Faults = []
         cpu = torch.device("cpu")
-        there = {path.name for path in (*self._run.glob("*.pt"), self._model) if path.exists()}
+        found = {path.name for path in (*self._run.glob("*.pt"), self._model) if path.exists()}
+        there = {name for name in found if not name.startswith(".")}  # what a save was cut off in may be half a file
         faults += [("lost", f"{name} was there") for name in self._seen - there]
         self._seen |= there
         for name in sorted(there):
