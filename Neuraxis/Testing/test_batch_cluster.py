@@ -328,12 +328,28 @@ def test_slurm_jobs_are_asked_for_and_compute(archive, monkeypatch):
         f'log_directory = "{archive / "slurm"}"\n'
     )
     (archive / "marker").touch()
-    done = command(archive, "--slurm", str(archive / "slurm.toml"))
+    done = command(archive, "--slurm", str(archive / "slurm.toml"), "--time-limit", "30")
     assert done.returncode == 10, done.stderr
     assert json.loads(done.stdout)["done"] == 11
     scripts = [path.read_text() for path in jobs.glob("*.sh")]
     assert len(scripts) == 2 and all("#SBATCH -p night" in text and "#SBATCH -t 00:10:00" in text for text in scripts)
     assert len((archive / "slurm" / "cancelled").read_text().split()) == 2, "the jobs end with the batch"
+
+
+def test_a_time_limit_reaches_the_workers_of_schedulers_and_of_slurm(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from NeuraxisLib import batch_dask, batch_slurm, cli_batch
+
+    asked = []
+    monkeypatch.setattr(batch_dask, "DaskWorkers", lambda *given: asked.append(given))
+    jobs = SimpleNamespace(close=lambda: asked.append("closed"))
+    monkeypatch.setattr(batch_slurm, "slurm_cluster", lambda file: jobs)
+    for scheduler, slurm, minutes in (("tcp://a:1", None, 0.5), ("tcp://a:1", None, 0), ("", tmp_path / "a.toml", 2)):
+        with cli_batch._workers(scheduler, slurm, "cpu", 1, 1, minutes):
+            pass
+    assert asked[:2] == [("tcp://a:1", "cpu", 30.0), ("tcp://a:1", "cpu", None)]
+    assert asked[2][1:] == ("cpu", 120) and asked[3] == "closed"
 
 
 def test_graphics_cards_are_asked_of_slurm_and_offered_to_cases(tmp_path):
