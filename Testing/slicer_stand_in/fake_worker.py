@@ -102,7 +102,7 @@ class FakeClient:
     def job(self, task, volumes, model="", options=None, device="auto", output=None):
         volume = next(iter(volumes.values()))
         return SimpleNamespace(
-            task=task, volume=volume, inputs=dict(volumes), model=model, options=options, device=device
+            task=task, volume=volume, inputs=dict(volumes), model=model, options=options, device=device, output=output
         )
 
     def run(self, job, on_progress=None, on_done=None, on_failed=None, on_cancelled=None):
@@ -130,7 +130,8 @@ class FakeClient:
     def finish(self, result: Result) -> None:
         """The worker is done; the next poll says so."""
         self._count += 1
-        folder = write_result(result, self._folder / f"result{self._count}", report=False)
+        wanted = self.handle.job.output or self._folder / f"result{self._count}"
+        folder = write_result(result, Path(wanted), report=False)
         (folder / "report.html").write_text("<html>report</html>")
         self.handle.result_folder = folder
         self._end("done", 1, folder)
