@@ -4,8 +4,8 @@ It reads requests as JSON lines from stdin and writes events as JSON lines to st
 
 Requests: ``run`` {id, task, inputs: {name: path}, model, options, device, output, series}, ``cancel`` {id}, ``ping``,
 ``quit``. Events: ``ready`` {pid, version}, ``progress`` {id, fraction, stage}, ``log`` {message}, ``memory`` {words},
-``pong``, and one end per run: ``done`` {id, folder}, ``failed`` {id, code, message} or ``cancelled`` {id}; a ``failed`` with
-``over`` says that this process can compute no more.
+``pong``, and one end per run: ``done`` {id, folder}, ``failed`` {id, code, message} or ``cancelled`` {id}; a ``failed``
+with ``over`` says that this process can compute no more.
 
 The worker stays warm between runs, keeps the models it has read, and leaves when its parent does, removing the
 exchange folder that the parent can no longer remove.
