@@ -19,6 +19,7 @@ SUPPORT = Path(__file__).resolve().parent / "worker_support"
 sys.path.append(str(SUPPORT))
 from bare_models import write_bare_model  # noqa: E402
 from batch_support import VOXEL_ML, write_scan  # noqa: E402
+from remote_servers import FtpServer  # noqa: E402
 
 
 class Database:
@@ -121,6 +122,29 @@ def test_a_folder_of_cases_with_live_table_retry_and_export(application, section
     assert "was not saved" in ui.batchStatusLabel.text
     ui.openFolderButton.click()
     assert application.recorded.opened == [str(tmp_path / "out")]
+
+
+def test_results_at_an_address_are_shown_opened_and_exported(application, section, scans, tmp_path):  # noqa: F811
+    """What lies on another computer is fetched to be looked at; the console takes the same address, and it is done."""
+    import slicer
+
+    ui = section.ui
+    with FtpServer(tmp_path / "server") as server:
+        choose(section, scans, server.at("study"))
+        ui.startButton.click()
+        until(section, lambda: section.isRunning)
+        until(section, lambda: not section.isRunning)
+        assert column(section, 1) == ["done", "done", "done", "failed"]
+        assert not ui.openFolderButton.enabled and server.password not in ui.batchStatusLabel.text
+        ui.casesTable.selectRow(1)
+        ui.openCaseButton.click()
+        until(section, lambda: ui.batchStatusLabel.text and slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+        application.recorded.answers.append(str(tmp_path / "saved.csv"))
+        ui.exportButton.click()
+        outcomes = section.widget.logic.batch(str(scans), server.at("study"), "threshold", "bright")
+    table = (tmp_path / "server" / "study" / "cases.csv").read_text()
+    assert (tmp_path / "saved.csv").read_text() == table and table.count(",done,") == 3
+    assert [outcome.folder and outcome.folder.name for outcome in outcomes] == ["case1", "case2", "case3", None]
 
 
 def test_pause_resume_and_cancel(section, scans, tmp_path):
