@@ -59,7 +59,9 @@ def test_missed_and_far():
     case = compare_discs(TRUTH, found)
     assert case.missed == (20, 25) and case.false == (20,)
     assert compare_discs(TRUTH, found, within_mm=5.2).missed == (25,)
-    assert compare_discs(TRUTH, found, axis=2).missed == (25,)
+    assert compare_discs(TRUTH, found, axes=(2,)).missed == (25,)
+    flat = compare_discs({20: (0.0, 0.0, 0.0)}, [(20, (9.0, 3.0, 4.0))], within_mm=5.0, axes=(1, 2))
+    assert [pair.distance_mm for pair in flat.pairs] == [5.0]
     assert compare_discs(TRUTH, []).missed == tuple(TRUTH)
     summary = DiscSummary.of([case, compare_discs(TRUTH, points())])
     assert summary.found == pytest.approx(10 / 12) and summary.whole_chains_right == 0.5

@@ -423,3 +423,11 @@ def wait_for(condition, seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_weights_beyond_half_precision_keep_their_size():
+    """A BatchNorm may have met variances above 65,504; in half precision they would be infinite."""
+    kept = train._in_half(torch.tensor([1.0, 1e5]))
+    assert kept.dtype == torch.float32 and kept.tolist() == [1.0, 1e5]
+    assert train._in_half(torch.tensor([1.0, 2.5])).dtype == torch.float16
+    assert train._in_half(torch.tensor([70_000])).dtype == torch.int64

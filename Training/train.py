@@ -182,13 +182,19 @@ def start_weights(given: list[str], recipe: Recipe, network: nn.Module) -> dict[
     return parts
 
 
+def _in_half(tensor: Tensor) -> Tensor:
+    """Half precision where that holds every value; variances that a BatchNorm has met may lie beyond its 65,504."""
+    half = tensor.half() if tensor.is_floating_point() else tensor
+    return half if half.isfinite().all() else tensor
+
+
 def write(
     output: Path, recipe: Recipe, weights: dict[str, Tensor], fitting: Fitting, threshold: float, data: Data
 ) -> None:
     """Write the model file in half precision, with the header that says what it is and how it came to be."""
     from NeuraxisLib.models import write_model
 
-    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    half = {name: _in_half(tensor) for name, tensor in weights.items()}
     training = {
         "recipe": recipe.data,
         "steps": fitting.step,

@@ -81,7 +81,7 @@ def compare_discs(
     truth: Mapping[int, Sequence[float]],
     found: Sequence[tuple[int, Sequence[float]]],
     within_mm: float = WITHIN_MM,
-    axis: int | None = None,
+    axes: Sequence[int] = (0, 1, 2),
 ) -> DiscCase:
     """Compare one case.
 
@@ -89,15 +89,16 @@ def compare_discs(
         truth: disc number -> RAS mm of its centre.
         found: (disc number, RAS mm) of every point.
         within_mm: farthest distance of a pair.
-        axis: measure along this RAS axis only (2: up and down), for truths that lie beside the disc's centre.
+        axes: measure along these RAS axes only: (2,) up and down, for truths that lie beside the disc's centre; (1, 2)
+            in the sagittal plane, where nobody knows how far to the side it lies.
 
     Raises:
         InputError: no truth.
     """
     if not truth:
         raise InputError("The case has no true disc to compare with; leave it out.")
-    numbers, points = list(truth), _points([truth[number] for number in truth], axis)
-    given, places = [number for number, _ in found], _points([place for _, place in found], axis)
+    numbers, points = list(truth), _points([truth[number] for number in truth], axes)
+    given, places = [number for number, _ in found], _points([place for _, place in found], axes)
     distance = np.linalg.norm(points[:, None] - places[None], axis=2)
     rows, columns = linear_sum_assignment(np.where(distance <= within_mm, distance, _FAR))
     linked = [(r, c) for r, c in zip(rows, columns) if distance[r, c] <= within_mm]
@@ -115,9 +116,8 @@ def compare_discs(
     )
 
 
-def _points(places: Sequence[Sequence[float]], axis: int | None) -> np.ndarray:
-    points = np.asarray(places, float).reshape(-1, 3)
-    return points if axis is None else points[:, [axis]]
+def _points(places: Sequence[Sequence[float]], axes: Sequence[int]) -> np.ndarray:
+    return np.asarray(places, float).reshape(-1, 3)[:, list(axes)]
 
 
 @dataclass(frozen=True)
