@@ -274,6 +274,14 @@ def test_overlay_has_a_legend_with_its_unit(application, module, words, tmp_path
     application.close_widget(opened.widget)
 
 
+@pytest.mark.parametrize("high, numbers", [(50, 6), (6, 5), (12, 5), (20, 5), (1, 6), (100, 5)])
+def test_numbers_beside_a_colour_bar_are_short(stand_in, high, numbers):  # noqa: F811
+    from NeuraxisLib.scene_views import label_count
+
+    assert label_count(0.0, high) == numbers
+    assert 2 <= max(len(f"{value:.3g}") for value in np.linspace(0, high, numbers)) <= 3
+
+
 def lab(rgb: np.ndarray) -> np.ndarray:
     """(..., 3) linear RGB, 0 to 1, as CIE Lab (D65)."""
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])

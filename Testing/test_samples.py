@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import pytest
 from panel_states import CLINICAL
+from PIL import Image
 from project_tree import ROOT
 
 from Testing.slicer_stand_in.fixtures import application, stand_in  # noqa: F401
@@ -31,12 +32,14 @@ def offered(application, monkeypatch) -> dict[str, dict]:  # noqa: F811
 
 def test_every_module_offers_a_bundled_scan_under_one_category(offered):
     assert set(offered) == set(CLINICAL)
-    for module, source in offered.items():
+    for source in offered.values():
         address = urlparse(source["uris"])
         path = ROOT.__class__(unquote(address.path))
         assert address.scheme == "file" and path.is_file() and path.stat().st_size < MOST_BYTES
         assert path.name == source["fileNames"] and source["nodeNames"] == source["sampleName"]
-        assert source["category"] == "Neuraxis" and ROOT.__class__(source["thumbnailFileName"]).stem == module
+        assert source["category"] == "Neuraxis"
+        with Image.open(source["thumbnailFileName"]) as picture:
+            assert picture.size == (260, 280) and np.ptp(np.asarray(picture)) > 200, "a picture of the scan"
         assert "Licence:" in (path.parent / "ATTRIBUTION.txt").read_text()
 
 

@@ -18,7 +18,7 @@ def register_sample(
         task: name of the task whose resources hold the scan.
         file_name: of the scan in its folder ``SampleData``.
         sample_name: what the user sees, and the name of the node.
-        module_file: of the module that offers it; the entry shows its icon.
+        module_file: of the module that offers it; its picture of the sample lies beside its icon.
         file_type: as Slicer's readers call it, such as "SequenceFile".
     """
     import SampleData
@@ -28,7 +28,7 @@ def register_sample(
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category=CATEGORY,
             sampleName=sample_name,
-            thumbnailFileName=str(module.parent / "Resources" / "Icons" / f"{module.stem}.png"),
+            thumbnailFileName=str(module.parent / "Resources" / "Icons" / f"{sample_name}.png"),
             uris=file.as_uri(),
             fileNames=file.name,
             nodeNames=sample_name,

@@ -258,7 +258,8 @@ def legend(volume: slicer.vtkMRMLScalarVolumeNode, title: str, shown: bool = Tru
         return
     node = logic.AddDefaultColorLegendDisplayNode(volume)
     node.SetTitleText(title)
-    node.SetNumberOfLabels(5)
+    display = volume.GetDisplayNode()
+    node.SetNumberOfLabels(label_count(display.GetWindowLevelMin(), display.GetWindowLevelMax()))
     node.SetLabelFormat("%.3g")
     node.SetSize(0.08, 0.5)
     node.SetPosition(0.98, 0.5)
@@ -268,3 +269,12 @@ def legend(volume: slicer.vtkMRMLScalarVolumeNode, title: str, shown: bool = Tru
         text.SetBold(False)
         text.SetItalic(False)
     node.SetVisibility(True)
+
+
+def label_count(low: float, high: float) -> int:
+    """How many numbers stand beside a colour bar: the longest decides how large all are; two figures are right."""
+
+    def longest(count: int) -> int:
+        return max(len(f"{value:.3g}") for value in np.linspace(low, high, count))
+
+    return min((5, 6, 4), key=lambda count: abs(longest(count) - 2))
