@@ -165,28 +165,59 @@ def _decode_file(path: Path) -> np.ndarray:
 def _is_for_itk(header: SliceHeader) -> bool:
     """Whether only ITK may know: pixels of the JPEG family that pydicom cannot decode here.
 
-    Where pydicom can, its failure means damage. On damaged run lengths, and on fragments that do not follow each other,
-    ITK may never return, so it gets neither.
+    Where pydicom can, its failure means damage. On damaged run lengths, on fragments that do not follow each other and
+    on streams whose markers are wrong ITK may never return, or crash, so it gets none of them.
     """
     syntax = UID(header.transfer_syntax, IGNORE)
-    return syntax in _ITK_SYNTAXES and not _has_decoder(syntax) and _fragments_are_whole(header.path)
+    if syntax not in _ITK_SYNTAXES or _has_decoder(syntax):
+        return False
+    fragments = _fragments(header.path)
+    return bool(fragments) and _markers_are_right(b"".join(fragments[1:]), header)
 
 
-def _fragments_are_whole(path: Path) -> bool:
-    """Whether compressed pixels are fragments from end to end, as PS3.5 A.4 has it."""
+def _fragments(path: Path) -> list[bytes]:
+    """Compressed pixels: the table of offsets and the fragments; empty unless they follow each other (PS3.5 A.4)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            data = pydicom.dcmread(path, force=True).PixelData
+            data = pydicom.dcmread(path, force=True).PixelData or b""
         except Exception:  # a damaged header may fail in any way inside the parser
-            return False
-    at = 0
+            return []
+    found, at = [], 0
     while at + 8 <= len(data):
         tag, length = struct.unpack_from("<4sI", data, at)
         if tag != b"\xfe\xff\x00\xe0":
-            return False
+            return []
+        found.append(data[at + 8 : at + 8 + length])
         at += 8 + length
-    return at == len(data)
+    return found if at == len(data) else []
+
+
+def _markers_are_right(stream: bytes, header: SliceHeader) -> bool:
+    """Whether a JPEG stream goes from marker to marker to its end and is of the size that the header says (T.81 B).
+
+    Other streams (JPEG 2000, and the scans of JPEG-LS, which hide markers in another way) are left to their decoders.
+    """
+    if stream[:2] != b"\xff\xd8":
+        return stream[:4] == b"\xff\x4f\xff\x51"
+    at, frames = 2, 0
+    while at + 4 <= len(stream) and stream[at] == 0xFF:
+        marker, (length,) = stream[at + 1], struct.unpack_from(">H", stream, at + 2)
+        if marker == 0xF7:
+            return True
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame
+            if struct.unpack_from(">HH", stream, at + 5) != (header.rows, header.columns) or stream[at + 4] > 16:
+                return False
+            frames += 1
+        at += 2 + length
+        if marker == 0xDA:
+            after = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL).search(stream, at)
+            if frames != 1 or after is None:
+                return False
+            at = after.start()
+            if stream[at + 1] == 0xD9:
+                return True
+    return False
 
 
 def _decode_with_itk(header: SliceHeader) -> np.ndarray | None:

@@ -225,9 +225,13 @@ def _read_request(path: Path) -> list[dict]:
     """What a worker answers to the mutant and to a ping after it, all within this process."""
     from NeuraxisLib.worker import Channel, Worker
 
+    class Quiet(Worker):
+        def _report_memory(self) -> None:
+            """Would be one more thread for every mutant."""
+
     events, left = io.BytesIO(), []
     lines = path.read_bytes().replace(b"\n", b" ") + b'\n{"request": "ping"}\n{"request": "quit"}\n'
-    Worker(Channel(events), io.BytesIO(lines), lambda: left.append(1)).serve()
+    Quiet(Channel(events), io.BytesIO(lines), lambda: left.append(1)).serve()
     return [json.loads(event) for event in events.getvalue().splitlines()]
 
 

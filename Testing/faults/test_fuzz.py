@@ -22,6 +22,8 @@ META = b"NDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompresse
 #: What once got through, by an exception, a crash or in silence: (syntax, what in the good file, what in its place).
 FOUND = [
     ("metaimage", META, META.replace(b"3\n", b"3\xe9") + b"\nNDims = 3073498 "),  # ITK crashed
+    ("dicom-jpeg", b"\xff\xc3\x00\x0b\x10", b"\xff\xc3\x00\x0b\x12"),  # 18 bits: ITK crashed
+    ("result", b"labels.seg.nrrd", b"x" * 300),
     ("review", b'"schema_version": 1', b'"schema_version": []'),
     ("review", b'"corrected"', b"[" * 20_000),
     ("times-csv", b"frame;time_a_ms;time_b_ms\n1;0;200\n2;1500;1700\n3;3000;3200\n4;4500;4700\n", b"frame;time\n"),
