@@ -298,13 +298,13 @@ def peer_gaussian(frames: np.ndarray, mask: np.ndarray, sigma_px: float) -> np.n
     return np.stack(smooth) / np.maximum(weight, 1e-6)
 
 
-def numpy_bsvd(curves: np.ndarray, artery: np.ndarray, step_s: float) -> np.ndarray:
+def numpy_bsvd(curves: np.ndarray, artery: np.ndarray, matrix: np.ndarray, lags_s: np.ndarray) -> np.ndarray:
     """CBF, CBV, MTT and Tmax of all voxels by one product, as who knows numpy would write it."""
-    inverse = circulant_inverse(artery, step_s)[:, : curves.shape[1]].astype(np.float32)
-    k = curves @ inverse.T
-    cbf = FLOW_FACTOR * k.max(axis=1)
+    k = curves @ matrix.T
+    top = k.argmax(axis=1)
+    cbf = FLOW_FACTOR * k[np.arange(len(k)), top]
     cbv = FLOW_FACTOR / 60 * np.trapezoid(curves, axis=1) / np.trapezoid(artery)
-    return np.stack([cbf, cbv, 60 * cbv / np.maximum(cbf, 1e-6), k[:, : curves.shape[1]].argmax(axis=1) * step_s])
+    return np.stack([cbf, cbv, 60 * cbv / np.maximum(cbf, 1e-6), lags_s[top]])
 
 
 def numpy_model(curves: np.ndarray, atoms: np.ndarray, chunk: int = 4096) -> np.ndarray:
@@ -332,9 +332,13 @@ def speed_jobs(head: StrokePhantom, device: str) -> tuple[list[SpeedJob], int, i
     alone = replace(options, pooling_mm=0.0)
     mask = torch.from_numpy(prepared.regions.tissue).to(device)
     frames = torch.from_numpy(head.frames.array - head.frames.array[:5].mean(0)).to(device)
+    quarter, whole = (
+        (made.matrix.numpy(), made.lags_s) for made in (circulant_operator(artery, 1.5, oversampling=n) for n in (4, 1))
+    )
     svd_peers = {
         "numpy, voxel by voxel": (lambda: peer_bsvd(sample, artery, 1.5), scale),
-        "numpy, all voxels at once": (lambda: numpy_bsvd(every, artery, 1.5), 1.0),
+        "numpy, all at once, lags of a quarter frame as ours": (lambda: numpy_bsvd(every, artery, *quarter), 1.0),
+        "numpy, all at once, lags of whole frames": (lambda: numpy_bsvd(every, artery, *whole), 1.0),
     }
     model_peers = {
         "numpy, voxel by voxel": (lambda: peer_model(sample, atoms.astype(float)), scale),

@@ -182,7 +182,8 @@ def _serve(connection: Connection, threads: int, make: Callable[..., Run], argum
 def take_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Taken]:
     """Medians of every contender over ``rounds`` in alternation, after one round that warms up.
 
-    The memory that is added is that of the warm-up: later rounds reuse what an allocator has kept.
+    With 0 rounds that one counts, for contenders that take a minute. The memory that is added is that of the warm-up:
+    later rounds reuse what an allocator has kept.
     """
     taken: dict[str, list[Taken]] = {name: [] for name in contenders}
     try:
@@ -195,7 +196,7 @@ def take_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Ta
     finally:
         for contender in contenders.values():
             contender.close()
-    return {name: median(every[1:], every[0]) for name, every in taken.items()}
+    return {name: median(every[1:] or every, every[0]) for name, every in taken.items()}
 
 
 def median(every: list[Taken], first: Taken | None = None) -> Taken:

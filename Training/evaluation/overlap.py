@@ -30,7 +30,7 @@ class Overlap:
             raise GeometryError(
                 f"A prediction of shape {prediction.shape} does not fit a truth of {truth.shape}; use one grid."
             )
-        prediction, truth = prediction != 0, truth != 0
+        prediction, truth = (mask if mask.dtype == bool else mask != 0 for mask in (prediction, truth))
         tp = int(np.count_nonzero(prediction & truth))
         called, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
         return cls(tp, called - tp, true - tp, truth.size - called - true + tp)

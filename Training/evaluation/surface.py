@@ -161,7 +161,7 @@ def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     if not len(points) or not len(others):
         return np.zeros(0)
-    return cKDTree(others).query(points)[0]
+    return cKDTree(others, balanced_tree=False, compact_nodes=False).query(points)[0]  # as exact, and sooner built
 
 
 def _check(mask: np.ndarray, volume: Volume) -> None:
