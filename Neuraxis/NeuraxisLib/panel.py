@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +85,23 @@ def is_torch_there(floor: str) -> bool:
 
 def _version(package: str) -> str:
     """Version of a package; empty if it has no record, or one without a version as a broken installation leaves it."""
+    return _version_in(package, _import_places(), importlib.metadata.version)
+
+
+def _import_places() -> tuple[tuple[str, int], ...]:
+    """The folders that packages are imported from, with the time of their last change: that of an installation."""
+    found = []
+    for place in sys.path:
+        with suppress(OSError):
+            found.append((place, os.stat(place or ".").st_mtime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _version_in(package: str, places: tuple[tuple[str, int], ...], version_of: Callable[[str], str]) -> str:
+    """Looked up once as long as nothing is installed: panels ask often, and a record takes milliseconds to read."""
     try:
-        return importlib.metadata.version(package) or ""
+        return version_of(package) or ""
     except (importlib.metadata.PackageNotFoundError, FileNotFoundError, KeyError):
         return ""  # the last two where the package importlib_metadata stands in for Python's own
 

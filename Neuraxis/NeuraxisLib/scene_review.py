@@ -279,8 +279,10 @@ class ReviewSection:
         return next((volume for volume in cases[start:] + cases[:start] if self.review(volume) is None), None)
 
     def onNextCase(self, checked: bool = False) -> None:
-        """Show the next case that nobody has judged."""
-        self._showCase(self._nextOpen())
+        """Show the next case that nobody has judged; nothing where a verdict has come in meanwhile."""
+        volume = self._nextOpen()
+        if volume is not None:
+            self._showCase(volume)
 
     def onExport(self, checked: bool = False) -> None:
         """Write accepted and corrected cases of the session as training data."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import dicom_series
 import numpy as np
 import pytest
-from fault_support import SUPPORT, head, neuraxis
+from fault_support import SUPPORT, changed, head, neuraxis
 from project_tree import ROOT, module_names
 from view_support import view_python
 
@@ -121,9 +121,9 @@ def test_training(refused, tmp_path):
 
     succeeds("simulate", tmp_path / "strokes", "--stroke", 2, "--size", 64, "--workers", 1)
     (tmp_path / "cases").mkdir()
-    volume = head()
     rows = ["id,image,truth,patient"]
-    for name in ("a", "b"):
+    for shift, name in enumerate(("a", "b")):
+        volume = changed(np.roll(head().array, 3 * shift, axis=2))
         write_volume(volume, tmp_path / "cases" / f"{name}.nrrd")
         truth = volume.like((volume.array > 60).astype(np.uint8))
         write_volume(truth, tmp_path / "cases" / f"{name}_truth.nrrd")
