@@ -248,7 +248,8 @@ class FollowUpSection:
         parameters, self._next = self._panel.parameterNode, 0
         chosen = (parameters.earlierVolume, self._later, parameters.modelName, parameters.device)
         done = _("Compared. Check both outlines and the alignment before you use any number.")
-        self._panel.startRun(functools.partial(self._logic.followUp, *chosen, wait=False), done, self._compared)
+        begin = functools.partial(self._logic.followUp, *chosen, wait=False)
+        self._panel.startRun(begin, done, self._compared, replaces=False)
 
     def _compared(self, shown: scene.SceneResult) -> None:
         self.ui.growthCheckBox.checked = True

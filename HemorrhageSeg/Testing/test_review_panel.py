@@ -148,7 +148,29 @@ def test_a_segment_of_one_s_own_is_measured_beside_the_task_s(application, widge
     assert "Volume of Oedema" not in rows(widget) and rows(widget)["Total volume"][:3] == found
 
 
-def test_a_new_run_is_no_edit(application, widget, client, ui, head):  # noqa: F811
+def test_a_new_run_asks_before_an_edit_is_lost(application, widget, client, ui, head, monkeypatch):  # noqa: F811
+    import slicer
+
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", asked.append)  # which is no
+    job = client.handle
+    paint_bleed(head)
+    settle(application, widget)
+    widget.ui.applyButton.click()
+    assert len(asked) == 1 and "replaces your corrections" in asked[0] and client.handle is job
+    assert widget.ui.statusLabel.text == "Nothing was started; your corrections are kept."
+    assert rows(widget)["Total volume"][0] == "8.00" and not widget._panel.run.is_running
+    ui.revertButton.click()
+    widget.ui.applyButton.click()
+    assert len(asked) == 1 and client.handle is not job, "an outline that nobody has edited is no loss"
+    client.finish(bleed_result(client.handle.job.volume))
+    widget._panel.run.on_timer()
+
+
+def test_a_new_run_is_no_edit(application, widget, client, ui, head, monkeypatch):  # noqa: F811
+    import slicer
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda question: True)
     paint_bleed(head)
     settle(application, widget)
     run(widget, client)

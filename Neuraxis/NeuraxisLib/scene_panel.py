@@ -25,6 +25,7 @@ from NeuraxisLib.scene_attempt import attempt
 from NeuraxisLib.scene_cases import CaseViews, offer_scans_only, seen_in_place_of, show_finding
 from NeuraxisLib.scene_dicom import DicomExportSection
 from NeuraxisLib.scene_review import ReviewSection
+from NeuraxisLib.scene_review_edits import is_edited
 from NeuraxisLib.scene_tables import table_rows
 
 POLL_INTERVAL_MS = 100
@@ -200,14 +201,21 @@ class ModulePanel(VTKObservationMixin):
         if self.parameterNode is not None and self.ui.deviceComboBox.currentData:
             self.parameterNode.device = self.ui.deviceComboBox.currentData
 
-    def startRun(self, begin: Callable[..., Any], done: str, then: Callable[[Any], None] | None = None) -> None:
-        """Start a run; the panel stays alive.
+    def startRun(
+        self, begin: Callable[..., Any], done: str, then: Callable[[Any], None] | None = None, replaces: bool = True
+    ) -> None:
+        """Start a run; the panel stays alive. Who has corrected the result by hand is asked before that is lost.
 
         Args:
             begin: called with onDone, onFailed and onCancelled; returns the handle.
             done: what to say when it is done.
             then: called with the result's nodes after that, if the module is still open.
+            replaces: whether it makes the result that is shown anew.
         """
+        question = _("You have corrected this result by hand. A new run replaces your corrections.")
+        if replaces and self._isCorrected() and not slicer.util.confirmOkCancelDisplay(question):
+            self.say(_("Nothing was started; your corrections are kept."))
+            return
 
         def follow_up(shown: Any) -> None:
             if then is not None and self.parameterNode is not None:
@@ -217,6 +225,12 @@ class ModulePanel(VTKObservationMixin):
         self._batchRuns = False
         self.run.start(begin, {**words, "cancelled": _("Cancelled; nothing was changed.")}, follow_up)
         self.refresh()
+
+    def _isCorrected(self) -> bool:
+        """Whether a person has changed the result that is shown: its outline, or its chain of discs."""
+        volume = self._widget.source()
+        chain = self._logic.chain(volume) if hasattr(self._logic, "chain") else None
+        return is_edited(result_nodes(volume, self.task)) or (chain is not None and chain.editor.can_undo)
 
     def onBatch(self, checked: bool = False) -> None:
         """Ask for a folder of cases and one for their results, and run them one after the other."""

@@ -358,10 +358,17 @@ def test_a_correction_that_cannot_be_says_why_and_changes_nothing(widget, client
     assert names(widget) == LUMBAR and not widget.ui.undoButton.enabled
 
 
-def test_running_again_begins_anew(widget, client):
+def test_running_again_begins_anew_after_asking(widget, client, monkeypatch):
+    import slicer
+
+    answers = [False, True]
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda question: answers.pop(0))
     run(widget, client)
     say(widget, 5, "L4/L5")
+    widget.ui.applyButton.click()
+    assert names(widget) != LUMBAR and widget.ui.undoButton.enabled and not widget._panel.run.is_running
     run(widget, client)
+    assert not answers
     assert names(widget) == LUMBAR and not widget.ui.undoButton.enabled and len(client.released) == 1
 
 
