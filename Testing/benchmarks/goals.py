@@ -93,6 +93,8 @@ def _imports(rows: Rows) -> Found:
     facts = rows["startup"].facts if "startup" in rows else {}
     if not facts:
         return NOT_MEASURED
+    if facts["peak_gb"] is None:
+        return f"{facts['cpu_s']:.2f} s; this system does not tell the memory", None
     alone = f"torch alone {facts['torch_cpu_s']:.2f} s, {1000 * facts['torch_peak_gb']:.0f} MB"
     reached = facts["cpu_s"] <= 1.6 and facts["peak_gb"] <= 0.320
     return f"{facts['cpu_s']:.2f} s, {1000 * facts['peak_gb']:.0f} MB ({alone})", reached
