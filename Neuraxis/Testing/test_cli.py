@@ -133,6 +133,11 @@ def test_exit_codes(scan, model, tmp_path, arguments, code, pattern):
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 
+def heed_signals() -> None:
+    """In the child: whoever runs the tests in the background may have had Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 @pytest.mark.parametrize(
     ("sent", "code", "sentence"),
@@ -147,7 +152,8 @@ def test_interruption_leaves_nothing(scan, model, tmp_path, sent, code, sentence
     command = [sys.executable, "-m", "NeuraxisLib.cli", "threshold", scan, tmp_path / "out", "--model", model]
     command += ["--slow-stage", "Computing"] if not slow else []
     environment = {**child_environment([SUPPORT], None, 1, hide_gpu=False), **slow}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, preexec_fn=heed_signals, **pipes) as run:
         for line in run.stderr:
             if stage in line:
                 break
@@ -174,7 +180,10 @@ def command():
 typer.run(command)
 """
     environment = child_environment([SUPPORT], None, 1, hide_gpu=False)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False,
+        preexec_fn=heed_signals,
+    )  # fmt: skip
     assert done.returncode == 130 and done.stderr == "Cancelled; nothing was written.\n"
 
 

@@ -122,7 +122,7 @@ def test_exchange_folder_is_private_and_goes_with_the_client(client, volume, mod
     handle = client.run(job)
     client.wait(handle, timeout=30)
     client.release(handle)
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == [".owner"]
     client.job("threshold", {"ct": volume}, model)
     client.stop()
     assert not folder.exists()
@@ -409,4 +409,4 @@ def test_an_image_that_does_not_fit_on_the_disk_is_one_sentence(client, volume, 
     monkeypatch.setattr(worker_client, "write_exchange", full)
     with pytest.raises(OutputError, match=r"the disk is full; free some space.*\.$"):
         client.job("threshold", {"image": volume})
-    assert list(client._exchange_folder().iterdir()) == []
+    assert [path.name for path in client._exchange_folder().iterdir()] == [".owner"]
