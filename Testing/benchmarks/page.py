@@ -106,5 +106,10 @@ def fraction(one: Comparison, ceilings: dict) -> str:
 
 
 def _times(rows: dict[str, Row]) -> Sheet:
-    lines = [[key, row.title, row.made, row.load, "quick" if row.quick else "full"] for key, row in rows.items()]
-    return Sheet(["Row", "What", "Measured at", "Load of the machine before and after (1 min), cores", "Inputs"], lines)
+    lines = []
+    for key, row in rows.items():
+        rounds = {one.ours.rounds for one in row.comparisons}
+        turns = "-" if not rounds else f"{min(rounds)} to {max(rounds)}" if len(rounds) > 1 else str(*rounds)
+        lines.append([key, row.title, row.made, row.load, turns, "quick" if row.quick else "full"])
+    load = "Processes that wanted a core, before and after (1 min)"
+    return Sheet(["Row", "What", "Measured at", load, "Rounds", "Inputs"], lines)

@@ -169,7 +169,7 @@ def _serve(connection: Connection, threads: int, make: Callable[..., Run], argum
         connection.send(("ready", None))
         while connection.recv():
             connection.send(("taken", measured(run)))
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the table has gone
         pass
     except Exception as error:
         traceback.print_exc()
