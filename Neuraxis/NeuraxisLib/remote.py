@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import DependencyError, InputError, NeuraxisError, OutputError
@@ -43,6 +42,8 @@ def is_remote(place: str | Path) -> bool:
 def local_path(place: str | Path) -> Path:
     """A path of this computer, also where it is given as ``file:///folder``."""
     if isinstance(place, str) and _ADDRESS.match(place) and not is_remote(place):
+        from urllib.request import url2pathname  # brings ssl and http, which a panel need not wait for
+
         return Path(url2pathname(unquote(urlsplit(place).path)))
     return Path(place)
 

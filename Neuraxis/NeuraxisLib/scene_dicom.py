@@ -15,6 +15,7 @@ from NeuraxisLib.dicom_export_process import ExportRuns
 from NeuraxisLib.panel import worker_settings
 from NeuraxisLib.run_panel import RunPanel
 from NeuraxisLib.scene_attempt import attempt
+from NeuraxisLib.scene_logic import neuraxis_logic
 from NeuraxisLib.worker_client import default_python
 
 UI_FILE = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "DicomExport.ui"
@@ -115,7 +116,7 @@ class DicomExportSection:
 
     @staticmethod
     def _missingPackages() -> list[str]:
-        return slicer.util.getModuleLogic("Neuraxis").missingPackages(REQUIREMENTS_FILE)
+        return neuraxis_logic().missingPackages(REQUIREMENTS_FILE)
 
     def _parts(self) -> list[str]:
         return [part for part, box in self._boxes.items() if box.enabled and box.checked]
@@ -210,7 +211,7 @@ class DicomExportSection:
 
     def onInstall(self, checked: bool = False) -> None:
         """Install what writing DICOM needs, after asking."""
-        install = slicer.util.getModuleLogic("Neuraxis").installPackages
+        install = neuraxis_logic().installPackages
         self._say(attempt(lambda: install(REQUIREMENTS_FILE), _("Installation failed.")))
         self._refresh()
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import slicer
 
 from NeuraxisLib.batch import Batch, CaseOutcome
 from NeuraxisLib.models import ModelFile, installed_models
 from NeuraxisLib.scene import result_nodes
 from NeuraxisLib.scene_runs import SceneRuns
 from NeuraxisLib.task import get_task
+
+
+def neuraxis_logic() -> Any:
+    """The Logic of module Neuraxis without its panel, which ``slicer.util.getModuleLogic`` would build."""
+    return importlib.import_module("Neuraxis").NeuraxisLogic()
 
 
 class TaskLogic:
@@ -73,7 +77,7 @@ class TaskLogic:
 
     def newClient(self) -> Any:
         """A worker client with the settings of the Neuraxis module."""
-        return slicer.util.getModuleLogic("Neuraxis").newClient()
+        return neuraxis_logic().newClient()
 
     def poll(self) -> None:
         """Deliver what the worker has said."""
@@ -105,11 +109,11 @@ class TaskLogic:
 
     def missingPackages(self) -> list[str]:
         """Packages that a run needs and the worker's Python does not have."""
-        return slicer.util.getModuleLogic("Neuraxis").missingPackages(self._requirements)
+        return neuraxis_logic().missingPackages(self._requirements)
 
     def installPackages(self) -> str:
         """Install what is missing, asking first; returns the sentence to show."""
-        return slicer.util.getModuleLogic("Neuraxis").installPackages(self._requirements)
+        return neuraxis_logic().installPackages(self._requirements)
 
     @property
     def _requirements(self) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 import numpy as np
 import slicer
@@ -52,7 +52,7 @@ def _slice_cell(tag: str, label: str, color: str) -> str:
     return (
         f'<item><view class="vtkMRMLSliceNode" singletontag="{tag}">'
         '<property name="orientation" action="default">Axial</property>'
-        f'<property name="viewlabel" action="default">{escape(label)}</property>'
+        f'<property name="viewlabel" action="default">{html.escape(label)}</property>'
         f'<property name="viewcolor" action="default">{color}</property>'
         '<property name="viewgroup" action="default">1</property></view></item>'
     )
@@ -61,7 +61,7 @@ def _slice_cell(tag: str, label: str, color: str) -> str:
 def _plot_cell(tag: str, label: str) -> str:
     return (
         f'<item><view class="vtkMRMLPlotViewNode" singletontag="{tag}">'
-        f'<property name="viewlabel" action="default">{escape(label)}</property></view></item>'
+        f'<property name="viewlabel" action="default">{html.escape(label)}</property></view></item>'
     )
 
 

@@ -244,15 +244,13 @@ def test_failed_corrections_stop_it(application, widget, section, client, source
 
 
 def test_missing_packages_can_be_installed(application, widget, section, client, monkeypatch):  # noqa: F811
-    import slicer
+    logic, missing = sys.modules["Neuraxis"].NeuraxisLogic, ["highdicom>=0.28"]
 
-    logic, missing = slicer.util.getModuleLogic("Neuraxis"), ["highdicom>=0.28"]
-
-    def install(file):
+    def install(self, file):
         missing.clear()
         return f"Installed {file.name}."
 
-    monkeypatch.setattr(logic, "missingPackages", lambda file: list(missing))
+    monkeypatch.setattr(logic, "missingPackages", lambda self, file: list(missing))
     monkeypatch.setattr(logic, "installPackages", install)
     compute(widget, client)
     assert reason(section) == "Install the missing packages first: highdicom>=0.28."
