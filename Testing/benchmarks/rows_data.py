@@ -26,9 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: What a reader of a comparison should know.
 WHY = {
-    "bSVD maps": "a third of ours goes into the time to peak, which the numpy peers do not find (profiled: 0.05 of "
-    "0.16 s; without it ours takes 0.11 s, the peer of the same lags 0.13 s); lags of whole frames give Tmax in steps "
-    "of 1.5 s from a quarter of the products.",
+    "bSVD maps": "lags of whole frames give Tmax in steps of 1.5 s from a quarter of the products.",
     "model maps, each voxel for itself": "the peer takes the best atom as it is; ours moves between atoms.",
 }
 
