@@ -90,7 +90,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="task of the models (default: %(default)s)")  # fmt: skip
     add("--structure", choices=list(STRUCTURES), default="hypoperfused",
         help="what of a stroke to judge: core, penumbra, or both together (default: %(default)s)")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, mps or openvino (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add("--keep", type=Path, metavar="FOLDER", help="keep the models' result folders as FOLDER/NAME/CASE")
     add("--no-pictures", action="store_true", help="no overlays and animations of cases")

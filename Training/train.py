@@ -233,8 +233,10 @@ def _notice(data: Data) -> str:
 
 
 def _device(name: str) -> str:
-    from NeuraxisLib.inference import choose_device
+    from NeuraxisLib.inference import OPENVINO, choose_device
 
+    if name == OPENVINO:
+        raise InputError("OpenVINO runs networks but cannot train them; choose the device auto, cpu, cuda or mps.")
     return choose_device(name)
 
 

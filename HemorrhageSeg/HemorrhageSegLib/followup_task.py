@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class FollowUpOptions:
     """Options of the follow-up; a scan that no result is named for is outlined first."""
 
-    device: str = option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, mps or openvino.")
     model: str = option("", "Installed model or model file that outlines a scan without a result.")
     baseline_result: str = option("", "Result folder (or label map) of the earlier scan.")
     later_result: str = option("", "Result folder (or label map) of the later scan.")

@@ -24,7 +24,7 @@ MOST_PASSES = 1000
 class HemorrhageOptions:
     """Options of the hemorrhage task. A negative number means: as the model file says."""
 
-    device: str = option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, mps or openvino.")
     precision: str = option("auto", "auto, float32 or bfloat16; auto takes bfloat16 where it is faster and agrees.")
     threshold: float = option(-1.0, "Probability from which a voxel is called blood; negative: the model's.")
     min_component_ml: float = option(-1.0, "Connected bleeds below this many mL are dropped; negative: the model's.")

@@ -162,7 +162,7 @@ def places(client: Any, device: str) -> tuple[int, dict[str, int]]:
     """(how many jobs the workers can compute at once now, the resources that each asks for)."""
     workers = _workers(client)
     cards = sum(int(worker.get("resources", {}).get(GPU, 0)) for worker in workers)
-    if cards and device != "cpu":
+    if cards and device not in ("cpu", "openvino"):
         return cards, {GPU: 1}
     return sum(int(worker["nthreads"]) for worker in workers), {}
 

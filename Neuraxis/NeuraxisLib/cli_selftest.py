@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def self_test_command(
     task: Annotated[str, typer.Option("--task", help="Only this task.")] = "",
-    device: Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, mps, openvino.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", help="Threads to compute with.", min=1)] = None,
     memory_limit_gb: Annotated[
         float | None, typer.Option("--memory-limit", help="Most memory in GB (Linux only).", min=0.1)

@@ -53,7 +53,7 @@ def view_case(
         str | None, typer.Option("--host", help="Listen to other computers too, at this address of this one.")
     ] = None,
     until_closed: Annotated[bool, typer.Option("--until-closed", help="End when the page is closed.")] = False,
-    device: Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, mps, openvino.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", help="Threads to compute with.", min=1)] = None,
 ) -> None:
     """Show a scan or a result in the browser: slices, 3D, numbers, and a button that runs a task."""

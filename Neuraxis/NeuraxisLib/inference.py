@@ -2,7 +2,8 @@
 
 On a CPU one slice at a time in channels-last order is fastest (a batch falls out of the caches). Lower precision is
 never assumed to be faster: on CPUs without the instructions it can be a hundred times slower, so it is tried out on
-one image, and taken only if it is faster and agrees.
+one image, and taken only if it is faster and agrees. The device ``openvino`` is the CPU with passes through the network
+made by OpenVINO (:mod:`NeuraxisLib.openvino_inference`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,16 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from NeuraxisLib.errors import InputError, ModelError
+from NeuraxisLib.errors import DependencyError, InputError, ModelError
 from NeuraxisLib.models import ModelFile
+from NeuraxisLib.openvino_inference import ConversionError, Converted
 from NeuraxisLib.task import Progress
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+OPENVINO = "openvino"
+DEVICES = ("auto", "cpu", "cuda", "mps", OPENVINO)
 PRECISIONS = ("auto", "float32", "bfloat16")
 #: Slices per batch at first; halved when the device runs out of memory.
-BATCH = {"cpu": 1, "cuda": 16, "mps": 4}
+BATCH = {"cpu": 1, "cuda": 16, "mps": 4, OPENVINO: 1}
 #: bfloat16 is taken if it saves at least this share of the time ...
 WORTHWHILE_SAVING = 0.15
 #: ... and no probability of the probed image changes by more than this.
@@ -39,13 +43,18 @@ _NOT_STORED = "num_batches_tracked"
 
 
 def choose_device(name: str = "auto") -> str:
-    """``"cpu"``, ``"cuda"`` or ``"mps"``; ``"auto"`` takes the fastest there is.
+    """``"cpu"``, ``"cuda"``, ``"mps"`` or ``"openvino"``; ``"auto"`` takes the fastest that PyTorch alone has.
 
     Raises:
         InputError: unknown, or not there.
+        DependencyError: OpenVINO is not installed.
     """
     if name not in DEVICES:
         raise InputError(f"There is no device '{name}'; choose one of: {', '.join(DEVICES)}.")
+    if name == OPENVINO:
+        if find_spec("openvino") is None:
+            raise DependencyError("Device 'openvino' needs a package: pip install openvino; or choose 'auto' or 'cpu'.")
+        return name
     mps = getattr(torch.backends, "mps", None)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps is not None and mps.is_available()}
     if name == "auto":
@@ -53,6 +62,11 @@ def choose_device(name: str = "auto") -> str:
     if not available[name]:
         raise InputError(f"Device '{name}' is not available to PyTorch on this machine; choose 'auto' or 'cpu'.")
     return name
+
+
+def torch_device(chosen: str) -> str:
+    """Where PyTorch computes with a device of :func:`choose_device`: on the CPU, if that is OpenVINO."""
+    return "cpu" if chosen == OPENVINO else chosen
 
 
 def build_network(model: ModelFile, networks: Mapping[str, str]) -> nn.Module:
@@ -151,7 +165,8 @@ class Predictor:
     """A network made ready to predict images on one device.
 
     Attributes:
-        device: where it computes; changes to ``"cpu"`` if a graphics card's memory does not hold one image.
+        device: where it computes; changes to ``"cpu"`` if a graphics card's memory does not hold one image, or
+            OpenVINO does not take the network or what is asked of it.
         precision: ``"float32"`` or ``"bfloat16"``; with ``"auto"`` it is settled at the first image.
         warnings: what a reader should know about how it was computed.
         network: the network as given, on the CPU.
@@ -189,6 +204,9 @@ class Predictor:
         self.run: Callable[[nn.Module, Tensor], Tensor] = lambda network, x: network(x)
         self._ready: dict[str, nn.Module] = {}
         self._move(choose_device(device))
+        if self.device == OPENVINO and (whole_batch or drop):
+            what = "drop at random" if drop else "normalise by the batch"
+            self._leave(f"OpenVINO cannot {what}, so PyTorch computed on the processor.")
 
     def _move(self, device: str) -> None:
         self.device, self.batch = device, self.batch_sizes[device]
@@ -196,7 +214,19 @@ class Predictor:
         for layer in dropouts(network):
             layer.train(self._drop)
             layer.p *= self._drop
-        self._ready = {"float32": network.to(device, memory_format=self._memory_format)}
+        self._ready = {"float32": network.to(torch_device(device), memory_format=self._memory_format)}
+        if device == OPENVINO:
+            self._ready = {"float32": self._converted(network)}
+
+    def _leave(self, why: str) -> None:
+        """Go on with PyTorch on the processor; ``why`` is for the reader."""
+        self.warnings.append(why)
+        logging.getLogger(__name__).warning(why)
+        self._move("cpu")
+
+    def _converted(self, network: nn.Module) -> nn.Module:
+        """A network, which is this function's own, with its passes made by OpenVINO."""
+        return Converted(network)
 
     def batches(
         self,
@@ -241,25 +271,30 @@ class Predictor:
                 mirrored = np.flip(images, self.flip_axis).copy()
                 values = (values + self._forward(mirrored, self.precision).flip(self.flip_axis)) / 2
             return values.cpu().numpy()
+        except ConversionError as error:
+            logging.getLogger(__name__).warning("OpenVINO: %s", error)
+            self._leave("OpenVINO cannot compute this network, so PyTorch computed on the processor.")
+            return None
         except RuntimeError as error:
-            if self.device == "cpu" or "out of memory" not in str(error).lower():
+            if torch_device(self.device) == "cpu" or "out of memory" not in str(error).lower():
                 raise
         if self.device == "cuda":
             torch.cuda.empty_cache()
         if self.batch > 1:
             self.batch //= 2
         else:
-            self.warnings.append("The graphics card ran out of memory, so the processor computed instead.")
-            logging.getLogger(__name__).warning(self.warnings[-1])
-            self._move("cpu")
+            self._leave("The graphics card ran out of memory, so the processor computed instead.")
             self.precision = "float32"
         return None
 
     @torch.inference_mode()
     def _forward(self, images: np.ndarray, precision: str) -> Tensor:
         if precision not in self._ready:
-            self._ready[precision] = copy.deepcopy(self._ready["float32"]).to(getattr(torch, precision))
-        x = torch.from_numpy(images).to(self.device, dtype=getattr(torch, precision), memory_format=self._memory_format)
+            exact = self._ready["float32"]  # converted, it takes both
+            other = exact if self.device == OPENVINO else copy.deepcopy(exact).to(getattr(torch, precision))
+            self._ready[precision] = other
+        kind, place = getattr(torch, precision), torch_device(self.device)
+        x = torch.from_numpy(images).to(place, dtype=kind, memory_format=self._memory_format)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._values(self._ready[precision], x)
 
@@ -288,7 +323,7 @@ class Predictor:
 
         On a processor its own time counts, so that other programs do not decide the precision of a result.
         """
-        clock, best = time.process_time if self.device == "cpu" else time.perf_counter, np.inf
+        clock, best = time.process_time if torch_device(self.device) == "cpu" else time.perf_counter, np.inf
         for attempt in range(3):
             start = clock()
             values = self._forward(image, precision).cpu()
@@ -335,7 +370,7 @@ def predictor_for(
     """The predictor of a model, made at the first call and kept for later ones in this process.
 
     So that the probe of the precision runs once and later results of a worker agree with the first. One that had to
-    leave its graphics card is not kept: the next run tries the card again.
+    leave its graphics card is not kept: the next run tries the card again. (What OpenVINO refused, it would refuse.)
 
     Args:
         model, networks: see :func:`build_network`.
@@ -343,9 +378,10 @@ def predictor_for(
         batch_statistics: normalise all slices together by their own statistics (:func:`with_batch_statistics`).
         kind: which predictor.
     """
-    key = (model.sha256, choose_device(device), precision, batch_statistics, kind)
+    chosen = choose_device(device)
+    key = (model.sha256, chosen, precision, batch_statistics, kind)
     predictor = _predictors.pop(key, None)
-    if predictor is None or predictor.warnings:
+    if predictor is None or (predictor.warnings and chosen != OPENVINO):
         network = build_network(model, networks)
         network = with_batch_statistics(network) if batch_statistics else network
         predictor = kind(network, device, precision, whole_batch=batch_statistics)

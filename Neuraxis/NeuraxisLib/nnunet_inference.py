@@ -176,9 +176,9 @@ def load_nnunet(model: ModelFile, device: str = "auto") -> NnUNet:
     prediction = nnunet_module("inference.predict_from_raw_data")
     import torch
 
-    from NeuraxisLib.inference import choose_device
+    from NeuraxisLib.inference import choose_device, torch_device
 
-    chosen = choose_device(device)
+    chosen = torch_device(choose_device(device))
     handler = nnunet_module("utilities.plans_handling.plans_handler")
     plans = handler.PlansManager({**arguments["plans"], "configurations": {"own": arguments["configuration"]}})
     configuration, dataset = plans.get_configuration("own"), arguments["dataset"]

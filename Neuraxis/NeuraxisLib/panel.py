@@ -30,11 +30,10 @@ def research_use_notice() -> str:
 
 
 def device_choices() -> dict[str, str]:
-    """Device name -> what the panel calls it, for this kind of machine."""
+    """Device name -> what the panel calls it, for this kind of machine; OpenVINO where it is installed."""
     choices = {"auto": _("Automatic"), "cpu": _("CPU")}
-    if sys.platform == "darwin":
-        return choices | {"mps": _("Apple GPU")}
-    return choices | {"cuda": _("NVIDIA GPU")}
+    card = {"mps": _("Apple GPU")} if sys.platform == "darwin" else {"cuda": _("NVIDIA GPU")}
+    return choices | card | ({"openvino": "OpenVINO (CPU)"} if is_installed("openvino") else {})
 
 
 def worker_settings(value_of: Callable[[str], Any]) -> dict[str, Any]:

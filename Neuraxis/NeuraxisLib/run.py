@@ -30,7 +30,7 @@ from NeuraxisLib.task import Progress, Task, get_task
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.volume_checks import check_volume
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda", "mps", "openvino")
 _PARTIAL = ".partial"
 # How the progress bar is shared between reading, computing and writing.
 _READ, _COMPUTE, _WRITE = (0.0, 0.08), (0.08, 0.92), (0.92, 1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from NeuraxisLib.errors import ModelError
-from NeuraxisLib.inference import Predictor, dropouts
+from NeuraxisLib.inference import Predictor, choose_device, dropouts, torch_device
 
 #: Images whose statistics one pass of Monte-Carlo BatchNorm takes: a third of what there is, within these bounds.
 STATISTICS_IMAGES = (2, 8)
@@ -35,7 +35,8 @@ class Sampler:
     Attributes:
         method: ``"mc_dropout"``, ``"mc_batchnorm"`` or ``"tta"``.
         kind: which predictor suits the network.
-        device: see :func:`NeuraxisLib.inference.choose_device`.
+        device: see :func:`NeuraxisLib.inference.choose_device`; OpenVINO's is for ``"tta"`` alone, as the others make a
+            network of their own for every pass.
         precision: ``"auto"`` is float32 here, as random passes cannot be compared.
         passes: how many predictions are averaged.
         seed: of all that is random.
@@ -78,10 +79,11 @@ class Sampler:
     def _with_statistics(self, network: nn.Module, images: Images, count: int) -> Iterator[Predictor]:
         least, most = STATISTICS_IMAGES
         size = min(count, most, max(least, count // 3))
-        device = self._predictor(network).device
+        device = torch_device(choose_device(self.device))
         for number in range(self.passes):
             chosen = _generator(self.seed, number).choice(count, size, replace=False)
-            yield self._predictor(with_statistics_of(network, images(np.sort(chosen)), device))
+            changed = with_statistics_of(network, images(np.sort(chosen)), device)
+            yield replace(self, device=device)._predictor(changed)
 
     def _augmented(self, network: nn.Module, images: Images, count: int) -> Iterator[Predictor]:
         predictor = self._predictor(network)

@@ -81,7 +81,7 @@ class Task:
         title: what the button says.
         inputs: input name -> what it must be, in words; the first is the main one.
         options_type: dataclass of the options, with defaults; every field is an :func:`option`; one is
-            ``device`` (auto, cpu, cuda or mps).
+            ``device`` (auto, cpu, cuda, mps or openvino).
         resources: folder with ``labels.csv`` and ``Models/*.safetensors``.
         run: ``run(inputs, model, options, progress) -> Result``; inputs maps names to Volumes, model is a
             :class:`~NeuraxisLib.models.ModelFile`.

@@ -55,7 +55,7 @@ class Job:
         inputs: input name of the task -> file or DICOM folder to read.
         model: name of an installed model or path of a model file; empty for the task's default.
         options: option name -> value, for the task's options dataclass.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"openvino"``.
         output: folder for the result, or its address (:mod:`NeuraxisLib.remote`); None for a private one that
             :meth:`WorkerClient.release` removes.
         series: DICOM series to take where a folder holds several.

@@ -88,4 +88,6 @@ def test_worker_settings(stored, changes):
 @pytest.mark.parametrize(("system", "choice"), [("darwin", "mps"), ("linux", "cuda"), ("win32", "cuda")])
 def test_device_choices_are_those_of_the_system(monkeypatch, system, choice):
     monkeypatch.setattr(panel.sys, "platform", system)
-    assert list(panel.device_choices()) == ["auto", "cpu", choice]
+    for there in (False, True):
+        monkeypatch.setattr(panel, "is_installed", lambda package, there=there: there and package == "openvino")
+        assert list(panel.device_choices()) == ["auto", "cpu", choice, *(["openvino"] if there else [])]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from NeuraxisLib.inference import Predictor, predictor_for
 from NeuraxisLib.models import ModelFile
+from NeuraxisLib.openvino_inference import Converted
 from SpineDiscLabelLib.networks import NETWORKS
 from SpineDiscLabelLib.networks.hourglass import STRIDE
 
@@ -21,6 +22,31 @@ class DiscPredictor(Predictor):
 
     def _probability(self, values: Tensor) -> Tensor:
         return values.clamp(0, 1)
+
+    def _converted(self, network: nn.Module) -> nn.Module:
+        return _ConvertedScores(network)
+
+
+class _ConvertedScores(nn.Module):
+    """Stands for a disc network whose scores OpenVINO computes; it gives the last stack's alone."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self._last = Converted(_LastScores(network))
+
+    def scores(self, x: Tensor) -> list[Tensor]:
+        """The last scores of a batch, float32."""
+        return [self._last(x)]
+
+
+class _LastScores(nn.Module):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self._network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scores of the network's last stack."""
+        return self._network.scores(x)[-1]
 
 
 def disc_predictor(model: ModelFile, device: str = "auto", precision: str = "auto") -> DiscPredictor:

@@ -26,7 +26,7 @@ IMAGE, SECOND = "mr", "second"
 class DiscOptions:
     """Options of the disc task. A negative number means: as the model file says."""
 
-    device: str = option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, mps or openvino.")
     precision: str = option("float32", "float32, bfloat16 or auto; with the latter two faint discs may come and go.")
     threshold: float = option(-1.0, "Evidence from which a place is a candidate; negative: the model's.")
     lowest: str = option("", "Name of the lowest disc in view where you know it, such as L5/S1; the chain obeys.")

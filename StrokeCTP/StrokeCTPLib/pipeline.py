@@ -71,9 +71,9 @@ def run(inputs: dict[str, Any], model: ModelFile | None, options: StrokeOptions,
 def _of_frames(
     frames: Frames, exclude: Volume | None, model: ModelFile | None, options: StrokeOptions, progress: Progress
 ) -> Result:
-    from NeuraxisLib.inference import choose_device
+    from NeuraxisLib.inference import choose_device, torch_device
 
-    chosen, clock = choose_device(options.device), Clock()
+    chosen, clock = torch_device(choose_device(options.device)), Clock()
     device = "cpu" if chosen == "mps" else chosen  # double precision, which that device does not have
     with clock.stage("preparing"):
         study = study_of(frames, options, device, progress.part(0.0, 0.6))

@@ -43,7 +43,7 @@ LIMITS = {
 class StrokeOptions:
     """Options of the stroke task. The thresholds are those of the standard engine (plain bSVD); see ``family``."""
 
-    device: str = option("auto", "Where to compute: auto, cpu, cuda or mps.")
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, mps or openvino.")
     precision: str = option("auto", "Of a network: auto, float32 or bfloat16.")
     kind: str = option("auto", "What the input is: frames, maps, or auto to look.")
     times: str = option("", "File with the time of every frame (.json, .csv, .txt); overrides what the images say.")

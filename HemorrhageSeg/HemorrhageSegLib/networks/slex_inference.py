@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from HemorrhageSegLib.networks.slexnet import SLEXNet
 from NeuraxisLib.inference import SlicePredictor, foreground
+from NeuraxisLib.openvino_inference import Converted
 
 
 class SlexPredictor(SlicePredictor):
@@ -27,6 +28,10 @@ class SlexPredictor(SlicePredictor):
     def _move(self, device: str) -> None:
         super()._move(device)
         self._logits: dict[bytes, Tensor] = {}
+
+    def _converted(self, network: nn.Module) -> nn.Module:
+        network.backbone, network.SMM = Converted(network.backbone), Converted(network.SMM)
+        return network
 
     def _values(self, network: nn.Module, x: Tensor) -> Tensor:
         assert isinstance(network, SLEXNet)
