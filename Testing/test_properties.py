@@ -24,7 +24,8 @@ from NeuraxisLib.exchange import read_exchange, write_exchange
 from NeuraxisLib.files import read_volume, write_volume
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.worker import Channel
-from NeuraxisLib.worker_client import Job, RunHandle, WorkerClient
+from NeuraxisLib.worker_client import WorkerClient
+from NeuraxisLib.worker_job import Job, RunHandle
 from Testing import dicom_series
 
 configuration.set_hypothesis_home_dir(tempfile.gettempdir())
@@ -145,7 +146,7 @@ def test_whatever_a_worker_says_the_host_goes_on(events):
     client = WorkerClient()
     handle = RunHandle(1, Job("hemorrhage", {}, output="out"), dict.fromkeys(
         ("done", "failed", "cancelled"), lambda *arguments: ended.append(arguments)))  # fmt: skip
-    handle._output, handle.state, client._current = Path("out"), "running", handle
+    handle.output, handle.state, client._current = Path("out"), "running", handle
     for event in events:
         client._handle(event)
     assert 0 <= handle.fraction <= 1 and len(ended) <= 1 and handle.is_finished == bool(ended)

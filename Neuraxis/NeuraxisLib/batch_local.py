@@ -11,7 +11,7 @@ from typing import Any
 
 from NeuraxisLib.batch_cases import gather, remove_gathered
 from NeuraxisLib.errors import CancelledError, InputError, NeuraxisError
-from NeuraxisLib.worker_client import Job
+from NeuraxisLib.worker_job import Job
 
 #: How an event of a case ends it, or not.
 PROGRESS, DONE, FAILED, CANCELLED = "progress", "done", "failed", "cancelled"
@@ -24,7 +24,7 @@ class CaseJob:
     """What any kind of worker is asked to do with one case.
 
     Attributes:
-        task, model, options, device: as :class:`~NeuraxisLib.worker_client.Job` has them.
+        task, model, options, device: as :class:`~NeuraxisLib.worker_job.Job` has them.
         inputs: input name -> path, or several files that belong together.
         output: folder of the result, or its address.
         series: DICOM series of the main input.

@@ -11,7 +11,8 @@ from pathlib import Path
 from NeuraxisLib.errors import CancelledError, NeuraxisError
 from NeuraxisLib.process import as_user_error
 from NeuraxisLib.task import Example, Progress, Task
-from NeuraxisLib.worker_client import Job, WorkerClient
+from NeuraxisLib.worker_client import WorkerClient
+from NeuraxisLib.worker_job import Job
 
 #: Seconds between two looks at whether to go on.
 _LOOK_EVERY_S = 0.1

@@ -23,9 +23,9 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from NeuraxisLib.atomic import output_error
 from NeuraxisLib.errors import CancelledError, NeuraxisError, WorkerError, WorkerStartError
@@ -35,104 +35,11 @@ from NeuraxisLib.process import error_of_code
 from NeuraxisLib.remote import is_remote, local_path
 from NeuraxisLib.run import remove_leftovers
 from NeuraxisLib.volume import Volume
+from NeuraxisLib.worker_job import Job, RunHandle
 from NeuraxisLib.worker_process import WorkerProcess
-
-if TYPE_CHECKING:
-    from NeuraxisLib.result import Result
 
 #: Seconds that a cooperative cancel may take before the worker is killed; leaves time to answer within one second.
 CANCEL_GRACE_S = 0.7
-#: What a run can be; the last three are final.
-STATES = ("waiting", "running", "done", "failed", "cancelled")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the worker is asked to do.
-
-    Attributes:
-        task: name of the task, such as ``"hemorrhage"``.
-        inputs: input name of the task -> file or DICOM folder to read.
-        model: name of an installed model or path of a model file; empty for the task's default.
-        options: option name -> value, for the task's options dataclass.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"openvino"``.
-        output: folder for the result, or its address (:mod:`NeuraxisLib.remote`); None for a private one that
-            :meth:`WorkerClient.release` removes.
-        series: DICOM series to take where a folder holds several.
-        allow_gaps: measure a DICOM series although slices are missing.
-        recipe: what a batch knows its results by; written into the result with a digest of the input, if given.
-    """
-
-    task: str
-    inputs: Mapping[str, str | Path]
-    model: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    device: str = "auto"
-    output: str | Path | None = None
-    series: str | None = None
-    allow_gaps: bool = False
-    recipe: str = ""
-
-
-class RunHandle:
-    """One run: how far it is, how it ended, and where its result lies. Read it; only the client changes it.
-
-    Attributes:
-        id: number of the run within its client.
-        state: one of :data:`STATES`.
-        fraction: progress, 0 to 1.
-        stage: what is being done, in a few words.
-        seconds_left: estimate from the progress so far; None until there is enough of it.
-        result_folder: folder with the result (or its address) once ``state`` is ``"done"``.
-        error: the :class:`~NeuraxisLib.errors.NeuraxisError` once ``state`` is ``"failed"`` or ``"cancelled"``.
-    """
-
-    def __init__(self, number: int, job: Job, callbacks: dict[str, Callable | None]):
-        self.id = number
-        self.job = job
-        self.state = "waiting"
-        self.fraction = 0.0
-        self.stage = "Waiting"
-        self.result_folder: Path | str | None = None
-        self.error: NeuraxisError | None = None
-        self._callbacks = callbacks
-        self._output: Path | str | None = None
-        self._started_at: float | None = None
-        self._kill_at: float | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run has ended, in whatever way."""
-        return self.state in STATES[2:]
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the end if the rest goes as fast as what is done; None below 5 % of the way."""
-        if self.state != "running" or self._started_at is None or self.fraction < 0.05:
-            return None
-        return (time.monotonic() - self._started_at) * (1 / self.fraction - 1)
-
-    def read_result(self, source: Volume | None = None) -> Result:
-        """The result of a finished run; raises its error if it did not succeed.
-
-        Args:
-            source: the image that was measured, which a result folder does not hold.
-        """
-        from NeuraxisLib.result_folder import read_result
-
-        if self.error is not None:
-            raise self.error
-        if self.result_folder is None:
-            raise WorkerError("The run has not finished yet; wait for it before reading its result.")
-        return read_result(self.result_folder, source)
-
-    def _end(self, state: str, event: str, *arguments: Any) -> None:
-        self.state = state
-        self._call(event, *arguments)
-
-    def _call(self, event: str, *arguments: Any) -> None:
-        if self._callbacks.get(event):
-            self._callbacks[event](*arguments)
 
 
 class WorkerClient:
@@ -200,7 +107,7 @@ class WorkerClient:
 
     def release(self, handle: RunHandle) -> None:
         """Remove the private files of a finished run (its exchanged inputs and, if private, its result)."""
-        for path in [*handle.job.inputs.values(), handle._output]:
+        for path in [*handle.job.inputs.values(), handle.output]:
             private = self._private_folder(path)
             if private is not None:
                 shutil.rmtree(private, ignore_errors=True)
@@ -265,8 +172,8 @@ class WorkerClient:
         if handle in self._waiting:
             self._waiting.remove(handle)
             self._finish_cancelled(handle)  # nothing to stop, so it is answered at once
-        elif handle is self._current and handle._kill_at is None:
-            handle._kill_at = time.monotonic() + CANCEL_GRACE_S
+        elif handle is self._current and handle.kill_at is None:
+            handle.kill_at = time.monotonic() + CANCEL_GRACE_S
             handle.stage = "Cancelling"
             self._process.send({"request": "cancel", "id": handle.id})
 
@@ -283,7 +190,7 @@ class WorkerClient:
         self._current = None
         self._waiting.clear()
         for handle in handles:
-            handle._callbacks = {}
+            handle.callbacks = {}
             self._finish_cancelled(handle)
         if self._exchange is not None:
             remove_private(self._exchange)
@@ -307,7 +214,7 @@ class WorkerClient:
             patience_s = 0.0
             self._handle(event)
         handle = self._current
-        if handle is not None and handle._kill_at is not None and time.monotonic() >= handle._kill_at:
+        if handle is not None and handle.kill_at is not None and time.monotonic() >= handle.kill_at:
             process = self._process
             self._end_process(kill=True)
             self._current = None
@@ -323,11 +230,11 @@ class WorkerClient:
             self._worker_died()
         elif handle is None or event.get("id") != handle.id:
             return
-        elif kind == "progress" and handle._kill_at is None:
+        elif kind == "progress" and handle.kill_at is None:
             fraction = event.get("fraction")
             if isinstance(fraction, int | float) and 0 <= fraction <= 1:
                 handle.fraction, handle.stage = float(fraction), str(event.get("stage", ""))
-                handle._call("progress", handle.fraction, handle.stage)
+                handle.tell("progress", handle.fraction, handle.stage)
         elif kind in ("done", "failed", "cancelled"):
             self._current = None
             if event.get("over") is True:  # this process can compute no more
@@ -336,19 +243,19 @@ class WorkerClient:
 
     def _finish(self, handle: RunHandle, event: dict) -> None:
         # A private result that comes after the cancel is dropped; one in the user's folder is there and is told.
-        too_late = event["event"] == "done" and handle._kill_at is not None and handle.job.output is None
+        too_late = event["event"] == "done" and handle.kill_at is not None and handle.job.output is None
         if event["event"] == "cancelled" or too_late:
             self._finish_cancelled(handle)
-        elif event["event"] == "failed" or event.get("folder") != str(handle._output):  # the worker makes no other
+        elif event["event"] == "failed" or event.get("folder") != str(handle.output):  # the worker makes no other
             handle.error = _error_of(event)
-            handle._end("failed", "failed", handle.error)
+            handle.end("failed", "failed", handle.error)
         else:
-            handle.fraction, handle.result_folder = 1.0, handle._output
-            handle._end("done", "done", handle.result_folder)
+            handle.fraction, handle.result_folder = 1.0, handle.output
+            handle.end("done", "done", handle.result_folder)
 
     def _finish_cancelled(self, handle: RunHandle) -> None:
         handle.error = CancelledError()
-        handle._end("cancelled", "cancelled")
+        handle.end("cancelled", "cancelled")
 
     def _worker_died(self) -> None:
         """Turn the end of the process into the end of the run that was under way, if any."""
@@ -359,11 +266,11 @@ class WorkerClient:
             self._log.append(sentence)
             return
         self._clear_leftovers(handle, process)
-        if handle._kill_at is not None:
+        if handle.kill_at is not None:
             self._finish_cancelled(handle)
         else:
             handle.error = WorkerError(sentence) if process.pid else WorkerStartError(sentence)
-            handle._end("failed", "failed", handle.error)
+            handle.end("failed", "failed", handle.error)
 
     def _begin_next(self) -> None:
         """Send the next waiting run, in a worker that sees the graphics card or not, as the job wants."""
@@ -377,11 +284,11 @@ class WorkerClient:
         if self._process is None:
             self._start_process(hide_gpu)
         self._current = handle
-        handle.state, handle.stage, handle._started_at = "running", "Starting", time.monotonic()
+        handle.state, handle.stage, handle.started_at = "running", "Starting", time.monotonic()
         output = handle.job.output or Path(tempfile.mkdtemp(prefix="output-", dir=self._exchange_folder())) / "result"
-        handle._output = output if is_remote(output) else local_path(output).absolute()
+        handle.output = output if is_remote(output) else local_path(output).absolute()
         inputs = {name: str(Path(path).absolute()) for name, path in handle.job.inputs.items()}
-        message = {**asdict(handle.job), "device": device, "inputs": inputs, "output": str(handle._output)}
+        message = {**asdict(handle.job), "device": device, "inputs": inputs, "output": str(handle.output)}
         self._process.send({"request": "run", "id": handle.id, **message})
 
     def _start_process(self, hide_gpu: bool) -> None:
@@ -417,8 +324,8 @@ class WorkerClient:
     @staticmethod
     def _clear_leftovers(handle: RunHandle, process: WorkerProcess) -> None:
         """Remove what a worker that is gone may have left beside the output."""
-        if isinstance(handle._output, Path):
-            remove_leftovers(handle._output, dead=[process.pid] if process.pid else [])
+        if isinstance(handle.output, Path):
+            remove_leftovers(handle.output, dead=[process.pid] if process.pid else [])
 
 
 def _error_of(event: dict) -> NeuraxisError:

@@ -14,7 +14,8 @@ from NeuraxisLib import machine, process, task
 from NeuraxisLib.errors import CancelledError, WorkerError
 from NeuraxisLib.task import Progress
 from NeuraxisLib.volume import Volume
-from NeuraxisLib.worker_client import Job, WorkerClient
+from NeuraxisLib.worker_client import WorkerClient
+from NeuraxisLib.worker_job import Job
 
 SUPPORT = Path(__file__).resolve().parent / "worker_support"
 sys.path[:0] = [str(Path(__file__).parent), str(SUPPORT)]

@@ -15,7 +15,8 @@ from NeuraxisLib.files import write_volume
 from NeuraxisLib.result_folder import read_result
 from NeuraxisLib.run import task_options
 from NeuraxisLib.volume import Volume
-from NeuraxisLib.worker_client import Job, WorkerClient
+from NeuraxisLib.worker_client import WorkerClient
+from NeuraxisLib.worker_job import Job
 from NeuraxisLib.worker_process import child_environment
 
 SUPPORT = Path(__file__).resolve().parent / "worker_support"

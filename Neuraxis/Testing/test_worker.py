@@ -25,7 +25,8 @@ from NeuraxisLib.errors import (
     WorkerError,
 )
 from NeuraxisLib.volume import Volume
-from NeuraxisLib.worker_client import Job, WorkerClient
+from NeuraxisLib.worker_client import WorkerClient
+from NeuraxisLib.worker_job import Job
 from NeuraxisLib.worker_process import child_environment, import_roots
 
 SUPPORT = Path(__file__).resolve().parent / "worker_support"
