@@ -27,19 +27,19 @@ def fill_map(
     node: slicer.vtkMRMLScalarVolumeNode, scalar_map: ScalarMap, source: slicer.vtkMRMLVolumeNode
 ) -> None:
     """Put a map of a result into its node, on the grid of the volume it belongs to, in heat colours over the image."""
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.AutoWindowLevelOff()  # before there is an image, whose histogram would be taken for it
+    display.AutoThresholdOff()
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(scalar_map.volume.array, dtype=np.float32))
     matrix = vtk.vtkMatrix4x4()
     source.GetIJKToRASMatrix(matrix)
     node.SetIJKToRASMatrix(matrix)
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
     low, high = scalar_map.value_range
     unit = scalar_map.volume.unit
     node.SetAttribute(LEGEND_ATTRIBUTE, f"{scalar_map.title} [{unit}]" if unit else scalar_map.title)
     display.SetAndObserveColorNodeID(heat_colors().GetID())
-    display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(low, high)
-    display.AutoThresholdOff()
     display.SetThreshold(low + TRANSPARENT_FRACTION * (high - low), max(high, float(scalar_map.volume.array.max())))
     display.ApplyThresholdOn()
 
