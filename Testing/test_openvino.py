@@ -57,6 +57,13 @@ class Frozen(nn.Module):
         return torch.from_numpy(2 * x.numpy())
 
 
+@pytest.fixture(autouse=True)
+def kept(tmp_path, monkeypatch) -> Path:
+    """Where conversions are kept: a folder of the test's own."""
+    monkeypatch.setattr(openvino_inference, "user_model_folder", lambda: tmp_path / "data" / "Models")
+    return tmp_path / "data" / "Converted"
+
+
 @pytest.fixture
 def network() -> nn.Module:
     torch.manual_seed(0)
@@ -125,6 +132,78 @@ def test_augmented_views_agree(network, pictures):
     expected, found = sampled("tta", "cpu", network, pictures), sampled("tta", OPENVINO, network, pictures)
     np.testing.assert_allclose([each for each, _ in found], [each for each, _ in expected], atol=1e-5)
     assert {device for _, device in found} == {OPENVINO}
+
+
+# -- conversions that are kept ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def converted(monkeypatch) -> list:
+    """Grows with every conversion."""
+    count, original = [], openvino_inference.load_openvino().convert_model
+
+    def convert(*arguments, **named):
+        count.append(1)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(openvino_inference.load_openvino(), "convert_model", convert)
+    return count
+
+
+def predicted(network: nn.Module, pictures: np.ndarray) -> np.ndarray:
+    """By a predictor of its own, which has to be OpenVINO's."""
+    predictor = SlicePredictor(network, OPENVINO, "float32")
+    found = predictor.predict(pictures.__getitem__, len(pictures))
+    assert predictor.device == OPENVINO
+    return found
+
+
+def test_a_network_is_converted_once(network, pictures, kept, converted):
+    first = predicted(network, pictures)
+    np.testing.assert_array_equal(predicted(network, pictures), first)
+    assert len(converted) == len(list(kept.iterdir())) == 1
+    network.last.bias += 1  # another network, and another size
+    expected = SlicePredictor(network, "cpu", "float32").predict(pictures.__getitem__, 5)
+    np.testing.assert_allclose(predicted(network, pictures), expected, atol=1e-5)
+    predicted(network, pictures[:, :, :16])
+    assert len(converted) == len(list(kept.iterdir())) == 3
+
+
+@pytest.mark.parametrize("harm", ["cut", "bit", "empty"])
+def test_a_kept_file_that_was_harmed_is_not_trusted(network, pictures, kept, converted, harm):
+    first = predicted(network, pictures)
+    (file,) = kept.iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes({"cut": content[:-9], "bit": content, "empty": b""}[harm])
+    for _ in range(2):  # the second finds what the first has written anew
+        np.testing.assert_array_equal(predicted(network, pictures), first)
+    assert len(converted) == 2
+
+
+def test_a_whole_file_of_another_network_is_not_trusted(network, pictures, kept, converted):
+    first = predicted(network, pictures)
+    (file,), bias = kept.iterdir(), network.last.bias.clone()
+    network.last.bias += 1
+    predicted(network, pictures)
+    (other,) = set(kept.iterdir()) - {file}
+    file.write_bytes(other.read_bytes())
+    network.last.bias.copy_(bias)
+    np.testing.assert_array_equal(predicted(network, pictures), first)
+    assert len(converted) == 3
+
+
+def test_only_the_last_used_are_kept(network, pictures, kept, monkeypatch):
+    monkeypatch.setattr(openvino_inference, "KEPT", 2)
+    for rows in (32, 30, 28):
+        predicted(network, pictures[:, :, :rows])
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault(network, pictures, kept):
+    kept.parent.mkdir()
+    kept.write_text("a file is in the way")
+    predicted(network, pictures)
 
 
 # -- where PyTorch has to compute ---------------------------------------------------------------------------------

@@ -7,19 +7,31 @@ one, which is fastest on a processor, so that the size of the batch asks for no 
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from NeuraxisLib import __version__
+from NeuraxisLib.atomic import atomic_write
+from NeuraxisLib.errors import NeuraxisError
+from NeuraxisLib.models import user_model_folder
+
 #: Largest difference of a converted network from PyTorch in float32, as a share of its largest value.
 LARGEST_DIFFERENCE = 1e-3
+#: Converting takes seconds, so conversions are kept beside the user's models: at most so many, in files of this kind.
+KEPT, SUFFIX = 12, ".openvino"
+_DIGEST, _LENGTH = 32, 8
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
@@ -31,8 +43,8 @@ class Converted(nn.Module):
     """A network of one input and one output, computed by OpenVINO; the input's type says in which precision.
 
     Args:
-        network: in evaluation mode, float32, on the CPU, every image of a batch on its own; it is traced at the first
-            pass.
+        network: in evaluation mode, float32, on the CPU, every image of a batch on its own; at the first pass it is
+            traced, or found converted already.
     """
 
     def __init__(self, network: nn.Module):
@@ -52,24 +64,40 @@ class Converted(nn.Module):
         if key not in self._passes:
             try:
                 if images[0].shape not in self._models:
-                    self._convert(images[0])
-                self._passes[key] = _compiled(self._models[images[0].shape], _HINTS[x.dtype])
+                    self._prepare(images[0])
+                if key not in self._passes:
+                    self._passes[key] = _compiled(self._models[images[0].shape], _HINTS[x.dtype])
             except Exception as error:  # of many kinds, from PyTorch's tracing to OpenVINO's compiler
                 raise ConversionError(" ".join(str(error).split())[:200] or type(error).__name__) from error
         return torch.cat([self._passes[key](image) for image in images])
 
-    def _convert(self, image: Tensor) -> None:
-        """Trace the network on an image and compare with PyTorch on another, as what a trace cannot hold is frozen."""
-        network = self.network.to(memory_format=torch.contiguous_format)
-        with _undisturbed():
-            model = load_openvino().convert_model(network, example_input=image)
-        model.reshape(list(image.shape))
-        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
-        expected = network(noise)
-        difference = float((_compiled(model, "f32")(noise) - expected).abs().max())
-        if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
-            raise ValueError(f"its values differ by {difference:.2g}")
-        self._models[image.shape] = model
+    def _prepare(self, image: Tensor) -> None:
+        """The model for images of a size and its pass in float32: as it was kept, if it agrees, or converted now."""
+        network, shape = self.network.to(memory_format=torch.contiguous_format), image.shape
+        path = _place(network, shape)
+        try:
+            model = _kept(path)
+            exact = _checked(model, network, shape)
+        except (OSError, ValueError, RuntimeError):
+            with _undisturbed():
+                model = load_openvino().convert_model(network, example_input=image)
+            model.reshape(list(shape))
+            exact = _checked(model, network, shape)
+            _keep(model, path)
+        self._models[shape], self._passes[shape, torch.float32] = model, exact
+
+
+def _checked(model: Any, network: nn.Module, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """The pass of a model in float32; ValueError if it differs from PyTorch's.
+
+    They see noise, not the image that was traced: what a trace cannot hold is frozen in it.
+    """
+    exact, noise = _compiled(model, "f32"), torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = network(noise)
+    difference = float((exact(noise) - expected).abs().max())
+    if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
+        raise ValueError(f"its values differ by {difference:.2g}")
+    return exact
 
 
 def _compiled(model: Any, precision: str) -> Callable[[Tensor], Tensor]:
@@ -113,3 +141,42 @@ def load_openvino() -> Any:
     except ImportError as error:
         raise ConversionError(f"it cannot be loaded ({error})") from error
     return openvino
+
+
+# -- conversions that are kept ----------------------------------------------------------------------------------
+
+
+def _place(network: nn.Module, shape: tuple[int, ...]) -> Path:
+    """The file of a conversion; its name is a digest of the weights, the layers, the size and all versions."""
+    versions = __version__, torch.__version__, load_openvino().__version__
+    digest = hashlib.sha256(repr((versions, tuple(shape), str(network))).encode())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    return user_model_folder().parent / "Converted" / (digest.hexdigest() + SUFFIX)
+
+
+def _kept(path: Path) -> Any:
+    """The model in a file of :func:`_keep`; OSError if there is none, ValueError if it is not as it was written."""
+    content = path.read_bytes()
+    digest, content = content[:_DIGEST], content[_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError("the file was changed")
+    split = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
+    model = load_openvino().Core().read_model(content[_LENGTH:split], content[split:])
+    with suppress(OSError):
+        os.utime(path)
+    return model
+
+
+def _keep(model: Any, path: Path) -> None:
+    """Write a model and its digest as one file and remove those not used for longest; without a disk, do nothing."""
+    with suppress(OSError, RuntimeError, NeuraxisError), tempfile.TemporaryDirectory() as folder:
+        layers = Path(folder) / "model.xml"
+        load_openvino().save_model(model, layers, compress_to_fp16=False)
+        text = layers.read_bytes()
+        content = len(text).to_bytes(_LENGTH, "little") + text + layers.with_suffix(".bin").read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as part:
+            part.write_bytes(hashlib.sha256(content).digest() + content)
+        for old in sorted(path.parent.glob(f"*{SUFFIX}"), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+            old.unlink()
