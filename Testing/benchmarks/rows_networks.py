@@ -237,8 +237,8 @@ def discs(settings: Settings) -> Row:
     taken = take_turns(made, settings.rounds)
     what = f"discs-hourglass-starter: spine MR {size_of(scan)}, whole task"
     note = (
-        "The peer names no disc and measures none. Both look at the slabs once; of 12 passes of ours 8 look again, "
-        "turned in three ways, whether the header says truly which way is up, which the peer takes on trust."
+        "The peer names no disc and measures none. Both look at the slabs once; ours looks at one slab turned three "
+        "times more, whether the header says truly which way is up, which the peer takes on trust."
     )
     return Row("Disc network", [Comparison(what, taken, work_of(ours_discs, scan, model), note)])
 
