@@ -14,6 +14,7 @@ import numpy as np
 from NeuraxisLib import scene, scene_frames, scene_masks
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.files import write_volume
+from NeuraxisLib.private_folder import private_folder, remove_private
 from NeuraxisLib.scene_review_edits import is_edited
 from NeuraxisLib.scene_runs import SceneRuns
 from NeuraxisLib.volume import Volume
@@ -33,7 +34,7 @@ class StrokeRuns(SceneRuns):
 
     def __init__(self, make_client: Callable[[], Any]):
         super().__init__(TASK_NAME, INPUT, make_client)
-        self._private: tempfile.TemporaryDirectory | None = None
+        self._private: Path | None = None
 
     def process_chosen(
         self,
@@ -82,7 +83,7 @@ class StrokeRuns(SceneRuns):
         """End the worker and remove all private files."""
         super().stop()
         if self._private is not None:
-            self._private.cleanup()
+            remove_private(self._private)
             self._private = None
 
     def _write_maps(self, maps: Mapping[str, Any]) -> Path:
@@ -90,8 +91,8 @@ class StrokeRuns(SceneRuns):
         if not maps:
             raise InputError("Choose the perfusion maps first.")
         if self._private is None:
-            self._private = tempfile.TemporaryDirectory(prefix="neuraxis-maps-")
-        folder = Path(tempfile.mkdtemp(dir=self._private.name))
+            self._private = private_folder("maps")
+        folder = Path(tempfile.mkdtemp(dir=self._private))
         for kind, node in maps.items():
             write_volume(scene.volume_from_node(node, unit=""), folder / f"{kind}.nrrd")
         return folder
