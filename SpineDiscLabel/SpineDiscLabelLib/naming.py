@@ -20,16 +20,8 @@ from NeuraxisLib.errors import InputError
 from SpineDiscLabelLib.anatomy import FORMS, USUAL, SpineForm, number_of
 from SpineDiscLabelLib.candidates import Candidate
 from SpineDiscLabelLib.discs import DISC_NAMES, FIRST_DISC
-from SpineDiscLabelLib.naming_search import (
-    LEVELS,
-    Hypotheses,
-    Posterior,
-    Search,
-    Steps,
-    consecutive_steps,
-    possible_steps,
-    prune,
-)
+from SpineDiscLabelLib.naming_search import Posterior, Search, prune
+from SpineDiscLabelLib.naming_steps import LEVELS, Hypotheses, Steps, consecutive_steps, possible_steps
 
 #: A strength is the height of a heat map's peak, no probability: real discs at the ends of a field of view or beside
 #: the slab reach a third. Odds of a disc are its square over that of the height at which it is as likely as not.
