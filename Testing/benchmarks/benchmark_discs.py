@@ -28,7 +28,8 @@ from NeuraxisLib.files import read_volume, write_volume  # noqa: E402
 from NeuraxisLib.models import find_model  # noqa: E402
 from NeuraxisLib.task import get_task  # noqa: E402
 from NeuraxisLib.volume import Volume  # noqa: E402
-from NeuraxisLib.worker_client import Job, WorkerClient  # noqa: E402
+from NeuraxisLib.worker_client import WorkerClient  # noqa: E402
+from NeuraxisLib.worker_job import Job  # noqa: E402
 from SpineDiscLabelLib.sagittal import sagittal_order  # noqa: E402
 
 SHAPE = (15, 512, 512)

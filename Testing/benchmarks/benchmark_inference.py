@@ -152,7 +152,8 @@ def time_command_line(scan: Path, model: Path, folder: Path, threads: int) -> tu
 
 def time_worker(scan: Path, model: Path, folder: Path, threads: int, rounds: int) -> list[float]:
     """Seconds of each run in one warm worker, from the request to the written result folder."""
-    from NeuraxisLib.worker_client import Job, WorkerClient
+    from NeuraxisLib.worker_client import WorkerClient
+    from NeuraxisLib.worker_job import Job
 
     client, seconds = WorkerClient(threads=threads), []
     try:

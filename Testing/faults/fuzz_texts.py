@@ -61,7 +61,8 @@ def _write_answers(folder: Path) -> Path:
 def _read_answers(path: Path) -> tuple[str, str, float, str]:
     """How a run ends for the host, as Slicer's timer and panel meet it."""
     from NeuraxisLib.errors import NeuraxisError
-    from NeuraxisLib.worker_client import Job, WorkerClient
+    from NeuraxisLib.worker_client import WorkerClient
+    from NeuraxisLib.worker_job import Job
 
     seen: list[tuple[float, str]] = []
     client = WorkerClient(python=path.with_name("worker"), threads=1)

@@ -25,7 +25,8 @@ from NeuraxisLib.errors import CancelledError, DependencyError, WorkerError
 from NeuraxisLib.files import read_volume
 from NeuraxisLib.run import run_case
 from NeuraxisLib.task import Progress
-from NeuraxisLib.worker_client import Job, WorkerClient
+from NeuraxisLib.worker_client import WorkerClient
+from NeuraxisLib.worker_job import Job
 
 sys.path.append(str(SUPPORT))
 from worker_fixtures import poll_until

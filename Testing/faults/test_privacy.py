@@ -167,7 +167,7 @@ def test_the_worker_writes_no_name(study, uids, client, model, tmp_path):
 
 def test_an_unforeseen_fault_names_nobody(study, uids, client, model, tmp_path):
     """The sentence and the log of a failing run; its paths lead through a folder with the patient's name."""
-    from NeuraxisLib.worker_client import Job
+    from NeuraxisLib.worker_job import Job
 
     broken = tmp_path / "bad.safetensors"
     broken.write_bytes(Path(model).read_bytes()[:-10])

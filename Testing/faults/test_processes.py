@@ -19,7 +19,8 @@ from project_tree import ROOT
 from NeuraxisLib.errors import CancelledError, InputError, WorkerError
 from NeuraxisLib.files import read_volume
 from NeuraxisLib.result_folder import read_result
-from NeuraxisLib.worker_client import Job, WorkerClient
+from NeuraxisLib.worker_client import WorkerClient
+from NeuraxisLib.worker_job import Job
 from NeuraxisLib.worker_process import child_environment
 
 sys.path.append(str(SUPPORT))
