@@ -33,7 +33,7 @@ def device_choices() -> dict[str, str]:
     """Device name -> what the panel calls it, for this kind of machine; OpenVINO where it is installed."""
     choices = {"auto": _("Automatic"), "cpu": _("CPU")}
     card = {"mps": _("Apple GPU")} if sys.platform == "darwin" else {"cuda": _("NVIDIA GPU")}
-    return choices | card | ({"openvino": "OpenVINO (CPU)"} if is_installed("openvino") else {})
+    return choices | card | ({"openvino": _("OpenVINO (CPU)")} if is_installed("openvino") else {})
 
 
 def worker_settings(value_of: Callable[[str], Any]) -> dict[str, Any]:
