@@ -3,6 +3,7 @@
 #   make demo         segment the bundled real head CT, print the headline numbers and where to look
 #   make train-demo   simulate heads, train three networks for minutes, compare them with the classical methods
 #   make test         run all tests
+#   make nightly      what takes hours besides: large archives, 10,000 damaged files of every syntax, hundreds of kills
 #   make lint         check style
 #   make benchmark    time and memory beside named peers, in the same run: Docs/benchmarks.md
 #   make lock         pin the run-time packages by version and hash in requirements.lock.txt
@@ -29,7 +30,7 @@ DEMO_OUTPUT ?= demo-output
 TRAIN_DEMO_OUTPUT ?= train-demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train-demo test lint benchmark lock sbom audit audit-offline screenshots clean
+.PHONY: help demo train-demo test nightly lint benchmark lock sbom audit audit-offline screenshots clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -42,6 +43,12 @@ train-demo: $(VENV)/.ready-test
 
 test: $(VENV)/.ready-test $(VENV)/view/.ready
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+nightly: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -m nightly
+	$(BIN)/python Testing/faults/fuzz.py --count 10000
+	$(BIN)/python Testing/faults/kills.py batch --count 200
+	$(BIN)/python Testing/faults/kills.py training --count 200
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

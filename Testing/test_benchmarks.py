@@ -165,7 +165,7 @@ def test_quick_rows_compare_ours_with_peers_on_real_work(tmp_path):
     assert max(rows["metrics"]["facts"]["differences"]) < 1e-5  # of small masks, whose distances MONAI rounds
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_row_can_be_measured(tmp_path):
     table.main(["--quick", "--output", str(tmp_path / "page.md")])
     rows = shown(tmp_path)

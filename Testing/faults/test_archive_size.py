@@ -32,7 +32,7 @@ ADOPTED, MISSING = 5, 7
 MOST_LINKS = 20_000
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(100_000, marks=pytest.mark.nightly)])
 def test_a_large_archive_goes_on_after_a_kill(count, tmp_path, monkeypatch):
     monkeypatch.setitem(task.TASKS, "threshold", "threshold_task:TASK")
     scan = str(write_scan(tmp_path / "scan.nrrd"))
