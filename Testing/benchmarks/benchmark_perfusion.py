@@ -316,6 +316,12 @@ def numpy_bsvd(curves: np.ndarray, artery: np.ndarray, matrix: np.ndarray, lags_
     return np.stack([cbf, cbv, 60 * cbv / np.maximum(cbf, 1e-6), lags_s[top], numpy_peak_times(curves, 1.5)])
 
 
+def numpy_tops(curves: np.ndarray, matrix: np.ndarray, lags_s: np.ndarray) -> np.ndarray:
+    """Height of the residue function and Tmax of all voxels, between lags by a parabola as ours."""
+    k = curves @ matrix.T
+    return np.stack([k.max(axis=1), lags_s[0] + numpy_peak_times(k, float(lags_s[1] - lags_s[0]))])
+
+
 def numpy_model(curves: np.ndarray, atoms: np.ndarray, chunk: int = 4096) -> np.ndarray:
     """The best atom of all voxels by products of chunks that fit into memory."""
     centred = curves - curves.mean(axis=1, keepdims=True)
@@ -341,14 +347,13 @@ def speed_jobs(head: StrokePhantom, device: str) -> tuple[list[SpeedJob], int, i
     alone = replace(options, pooling_mm=0.0)
     mask = torch.from_numpy(prepared.regions.tissue).to(device)
     frames = torch.from_numpy(head.frames.array - head.frames.array[:5].mean(0)).to(device)
-    quarter, whole = (
-        (made.matrix.numpy(), made.lags_s) for made in (circulant_operator(artery, 1.5, oversampling=n) for n in (4, 1))
-    )
+    coarse, fine = (circulant_operator(artery, 1.5, oversampling=n) for n in (1, 4))
+    whole, quarter = ((made.matrix.numpy(), made.lags_s) for made in (coarse, fine))
     svd_peers = {
         "numpy, voxel by voxel": (lambda: peer_bsvd(sample, artery, 1.5), scale),
         "numpy, all at once, lags of a quarter frame as ours": (lambda: numpy_bsvd(every, artery, *quarter), 1.0),
-        "numpy, all at once, lags of whole frames": (lambda: numpy_bsvd(every, artery, *whole), 1.0),
     }
+    coarse_peers = {"numpy, all at once": (lambda: numpy_tops(every, *whole), 1.0)}
     model_peers = {
         "numpy, voxel by voxel": (lambda: peer_model(sample, atoms.astype(float)), scale),
         "numpy, all voxels in chunks": (lambda: numpy_model(every, atoms), 1.0),
@@ -362,6 +367,7 @@ def speed_jobs(head: StrokePhantom, device: str) -> tuple[list[SpeedJob], int, i
 
     jobs = [
         ("bSVD maps", goals["bSVD maps"], svd_maps, svd_peers),
+        ("bSVD peaks, lags of whole frames", None, lambda: find_peaks(prepared.curves, coarse), coarse_peers),
         ("model maps, each voxel for itself", None, lambda: model_maps(prepared, artery, alone), model_peers),
         ("model maps", goals["model maps"], lambda: model_maps(prepared, artery, options), {}),
         ("Gaussian", None, lambda: gaussian(frames, mask, 2.5), scipy_peer),

@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: What a reader of a comparison should know.
 WHY = {
-    "bSVD maps": "lags of whole frames give Tmax in steps of 1.5 s from a quarter of the products.",
     "model maps, each voxel for itself": "the peer takes the best atom as it is; ours moves between atoms.",
 }
 
@@ -55,6 +54,7 @@ def compared_steps(quick: bool, rounds: int) -> Run:
         frames = len(head.frames.frame_times_s)
         work = {
             "bSVD maps": Work(2.0 * voxels * frames * 2 * frames, 4.0 * voxels * (frames + 4)),
+            "bSVD peaks, lags of whole frames": Work(2.5 * voxels * frames * frames, 4.0 * voxels * (frames + 2)),
             "model maps, each voxel for itself": Work(2.0 * voxels * frames * atoms, 4.0 * voxels * (frames + 4)),
             "Gaussian": Work(0.0, 2.0 * head.frames.array.size * 4),
         }
