@@ -8,21 +8,33 @@ at the end of an automatic name tells that order.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import math
+import json
 import re
-from collections.abc import Iterable, Iterator
+import subprocess
+import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from NeuraxisLib.errors import ModelError
-from NeuraxisLib.models import MAX_FILE_BYTES
+from NeuraxisLib.atomic import output_error
+from NeuraxisLib.errors import ModelError, WorkerError, WorkerStartError
+from NeuraxisLib.private_folder import private_folder, remove_private
+from NeuraxisLib.process import error_of_code
+from NeuraxisLib.worker_client import default_python
+from NeuraxisLib.worker_process import child_environment, kill_tree, own_group
 
-if TYPE_CHECKING:
-    import h5py
+#: Seconds that any file may take to be read, and bytes of it that a slow disk gives in one more.
+LIMIT_S, SLOWEST_BYTES_PER_S = 60.0, 5e6
+#: Memory that reading may take: for the libraries, and per byte of the file (one becomes four, and packing).
+MEMORY_BYTES, MEMORY_PER_BYTE = 2 << 30, 8
+#: Files that the reading process leaves: what the layers are called (JSON), or its error; their arrays, by number.
+ANSWER, ARRAYS = "answer.json", "arrays.npz"
+#: What they are called when there is no room for them.
+TEMPORARY = "the temporary copy of the weights"
 
 CONVOLUTION, TRANSPOSED, NORM, DENSE, RECURRENT = (
     "convolution", "transposed convolution", "batch normalisation", "dense layer", "convolutional LSTM"
@@ -86,23 +98,34 @@ class KerasLayer:
         return [(names.get(name, name), name, _channels_first(value)) for name, value in self.weights.items()]
 
 
-def read_keras(path: Path) -> list[KerasLayer]:
+def read_keras(path: Path, limit_s: float = LIMIT_S) -> list[KerasLayer]:
     """The layers with weights of a Keras HDF5 file, in the order of the file.
 
     A network inside the network (a VGG16 used as one layer, say) gives its own layers. Nothing but arrays of numbers
     is read: the description of the network, in which Keras may keep code, is not looked at, and links out of the file
-    are not followed.
+    are not followed. HDF5 itself crashes on some damaged files and never comes back from others, so it runs in a
+    process of its own with a limit of memory and of time, which is ``limit_s`` and more for a large file.
 
     Raises:
         ModelError: not such a file, damaged, or it points outside itself.
+        OutputError: the temporary folder has no room for the arrays.
+        WorkerError: that process cannot be started, or failed for another reason than the file.
     """
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
-            return list(_Reader(path.name).layers(file))
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError):
-        raise ModelError(f"The Keras file '{path.name}' is damaged or was cut short; obtain it again.") from None
+        folder = private_folder("keras")
+    except OSError as error:
+        raise output_error(error, TEMPORARY) from None
+    try:
+        code = _run_reader(path, folder, limit_s)
+        return _layers_in(folder, path.name, code)
+    finally:
+        remove_private(folder)
+
+
+def damaged(name: str, why: str = "") -> ModelError:
+    """The error for a file that HDF5 cannot read; ``why`` where more is known than that."""
+    why = f" ({why})" if why else ""
+    return ModelError(f"The Keras file '{name}' is damaged or was cut short{why}; obtain it again.")
 
 
 def in_order_of_making(layers: Iterable[KerasLayer]) -> list[KerasLayer]:
@@ -110,78 +133,70 @@ def in_order_of_making(layers: Iterable[KerasLayer]) -> list[KerasLayer]:
     return sorted(layers, key=lambda layer: layer.number or 0)
 
 
-class _Reader:
-    """Reads one file, called ``name`` in errors, and no more from it than a model file may hold."""
-
-    def __init__(self, name: str):
-        self._name = name
-        self._bytes_left = MAX_FILE_BYTES
-
-    def layers(self, root: h5py.Group) -> Iterator[KerasLayer]:
-        """The layers with weights that a root lists, a whole model's in its group ``model_weights``."""
-        if "model_weights" in root and "layer_names" not in root.attrs:
-            root = self._member(root, "model_weights")
-        names = _names(root, "layer_names")
-        if not names and ("layers" in root or "_layer_checkpoint_dependencies" in root):
-            raise ModelError(
-                f"The Keras file '{self._name}' is in the newer layout of '.weights.h5'; load it in Keras and save it "
-                "with model.save('NAME.h5')."
-            )
-        if not names:
-            raise ModelError(
-                f"The HDF5 file '{self._name}' holds no Keras weights (no 'layer_names'); choose another file."
-            )
-        for name in names:
-            yield from self._layers_of(self._member(root, name), name)
-
-    def _layers_of(self, group: h5py.Group, own: str) -> Iterator[KerasLayer]:
-        """The layer of a group, or several if it holds a network of its own."""
-        arrays = {name: self._array(group, name) for name in _names(group, "weight_names")}
-        short = {name: name.split("/")[-1].split(":")[0] for name in arrays}
-        one = len(set(short.values())) == len(arrays)
-        parts: dict[str, dict[str, np.ndarray]] = {}
-        for name, value in arrays.items():
-            part = own if one or "/" not in name else name.split("/")[-2]
-            parts.setdefault(part, {})[short[name]] = value
-        yield from (KerasLayer(part, weights) for part, weights in parts.items())
-
-    def _array(self, group: h5py.Group, name: str) -> np.ndarray:
-        """An array of numbers as float32."""
-        data = self._member(group, name)
-        if data.external or data.is_virtual:
-            raise self._leads_outside(name)
-        self._bytes_left -= 4 * math.prod(data.shape)
-        if data.dtype.kind not in "fiu" or self._bytes_left < 0:
-            raise ModelError(
-                f"'{name[:80]}' in the Keras file '{self._name}' is no array of weights or far too large; choose "
-                "another file."
-            )
-        return np.asarray(data[()], np.float32)
-
-    def _member(self, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-        """What lies under a name of several parts, reached by links inside the file alone."""
-        import h5py
-
-        for part in name.split("/"):
-            if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-                raise self._leads_outside(name)
-            group = group[part]
-        return group
-
-    def _leads_outside(self, name: str) -> ModelError:
-        return ModelError(f"The Keras file '{self._name}' leads outside itself at '{name[:80]}'; choose another file.")
-
-
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """A list of names in an attribute; Keras cuts a long one into ``layer_names0``, ``layer_names1`` ..."""
-    numbered = itertools.takewhile(group.attrs.__contains__, (f"{attribute}{n}" for n in itertools.count()))
-    chunks = [attribute] if attribute in group.attrs else list(numbered)
-    names = [name for chunk in chunks for name in np.atleast_1d(group.attrs[chunk])]
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-
-
 def _channels_first(value: np.ndarray) -> np.ndarray:
     """(..., inputs, outputs) -> (outputs, inputs, ...); vectors stay."""
     if value.ndim < 2:
         return value
     return np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1)))
+
+
+# -- the process that reads ----------------------------------------------------------------------------------------
+
+
+def _run_reader(path: Path, folder: Path, limit_s: float) -> int:
+    """Let :mod:`NeuraxisLib.checkpoint_keras_process` fill a folder; its exit code, ModelError if it does not end."""
+    size = 0
+    with contextlib.suppress(OSError):  # which the reader says in its own words
+        size = path.stat().st_size
+    limit_s += size / SLOWEST_BYTES_PER_S
+    job = {
+        "path": str(path.absolute()),
+        "folder": str(folder),
+        "limit_s": limit_s,
+        "memory_gb": (MEMORY_BYTES + MEMORY_PER_BYTE * size) / 1e9,
+    }
+    python = default_python()
+    try:
+        child = subprocess.Popen(
+            [python, "-m", "NeuraxisLib.checkpoint_keras_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=child_environment((), None, 1, hide_gpu=True),
+            **own_group(),
+        )
+    except OSError as error:
+        sentence = f"The interpreter '{python}' cannot be started ({error.strerror}); choose another one."
+        raise WorkerStartError(sentence) from None
+    try:
+        child.communicate(json.dumps(job).encode(), timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        raise damaged(path.name, f"no answer within {limit_s:.0f} s") from None
+    finally:  # also of Ctrl-C; a launcher may stand between, so the whole tree goes
+        if child.poll() is None:
+            kill_tree(child)
+    return child.returncode
+
+
+def _layers_in(folder: Path, name: str, code: int) -> list[KerasLayer]:
+    """What the reading process left: the layers, or the error that it told or that its exit code tells."""
+    try:
+        answer = json.loads((folder / ANSWER).read_bytes())
+        if "code" not in answer:
+            with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+                taken = (arrays[str(number)] for number in itertools.count())
+                return [KerasLayer(layer, dict(zip(names, taken))) for layer, names in answer["layers"]]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        raise _error_of_exit(name, code) from None
+    raise error_of_code(str(answer["code"]), str(answer.get("message")))
+
+
+def _error_of_exit(name: str, code: int) -> ModelError | WorkerError:
+    """Why a reading process of that exit code left no answer."""
+    if 0 < code < 128:  # Python's own; a crash is a signal, beyond 128 where a launcher passes it on
+        return WorkerError(
+            f"The process that reads Keras files failed (exit code {code}); check that the system's temporary folder "
+            "has room, and install Neuraxis again if it has."
+        )
+    killed = code in (-9, 137)
+    return damaged(name, "reading it took all memory" if killed else "the HDF5 library crashed on it")

@@ -1,4 +1,4 @@
-"""The worker as a child process: its environment, its pipes, its end. Used by worker_client only."""
+"""The worker as a child process: its environment, its pipes, its end."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=child_environment(paths, environment, threads or default_threads(), hide_gpu),
-                **_own_group(),
+                **own_group(),
             )
         except OSError as error:
             self._start_fault = f"The interpreter '{python}' cannot be started ({error.strerror}); choose another one."
@@ -93,7 +93,7 @@ class WorkerProcess:
             except subprocess.TimeoutExpired:
                 kill = True
         if kill:
-            _kill_tree(self._popen)
+            kill_tree(self._popen)
         self._close()
 
     def why_it_died(self) -> str:
@@ -103,7 +103,7 @@ class WorkerProcess:
         try:
             code = self._popen.wait(QUIT_GRACE_S)
         except subprocess.TimeoutExpired:  # it closed its pipes but lives on: of no use to anyone
-            _kill_tree(self._popen)
+            kill_tree(self._popen)
             code = self._popen.returncode
         self._close()
         if self.pid is None:
@@ -188,14 +188,15 @@ def _command(python: str, exchange: Path, memory_limit_gb: float | None) -> list
     return [*command, "--die-with-parent"] if threading.current_thread() is threading.main_thread() else command
 
 
-def _own_group() -> dict:
+def own_group() -> dict:
     """Popen arguments that let the whole tree be killed at once (a launcher's real child included)."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}
 
 
-def _kill_tree(popen: subprocess.Popen) -> None:
+def kill_tree(popen: subprocess.Popen) -> None:
+    """Kill a process that :func:`own_group` started, and all that it started, and wait for its end."""
     if sys.platform == "win32":
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(popen.pid)], capture_output=True, check=False)
     else:
