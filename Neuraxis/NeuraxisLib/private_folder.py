@@ -13,11 +13,6 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 _PREFIX, _LOCK = "neuraxis-", ".owner"
 #: Folder -> descriptor of its lock.
 _held: dict[Path, int] = {}
@@ -27,9 +22,8 @@ def private_folder(kind: str) -> Path:
     """A new folder (mode 0700) below the system's temporary folder; ``kind`` is a word in its name."""
     sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{kind}-"))
-    if fcntl is not None:
-        with suppress(OSError):  # a disk that knows no locks: then it is not swept
-            _hold(folder)
+    with suppress(OSError, ImportError):  # a disk or a system (Windows) that knows no such locks: then it is not swept
+        _hold(folder)
     return folder
 
 
@@ -43,7 +37,7 @@ def remove_private(folder: str | Path) -> None:
 
 def sweep() -> None:
     """Remove the private folders of this account whose owner is gone."""
-    if fcntl is None:
+    if os.name != "posix":
         return
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         with suppress(OSError):
@@ -53,6 +47,8 @@ def sweep() -> None:
 
 def _hold(folder: Path) -> None:
     """Lock the file before it gets the name by which others look for it."""
+    import fcntl
+
     made = folder / f"{_LOCK}.new"
     descriptor = os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,6 +58,8 @@ def _hold(folder: Path) -> None:
 
 def _is_free(lock: Path) -> bool:
     """Whether nobody holds the lock; BlockingIOError, an OSError, if somebody does."""
+    import fcntl
+
     descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
