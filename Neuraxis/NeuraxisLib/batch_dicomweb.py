@@ -22,6 +22,8 @@ from NeuraxisLib.task import Progress, Task
 
 #: As stored, whatever the compression; else servers decompress, or compress with loss.
 _AS_STORED = (("application/dicom", "*"),)
+#: How often a server that is busy or silent is asked, and how long is waited first; then twice as long each time.
+ATTEMPTS, FIRST_WAIT_MS = 4, 1000
 
 
 def cases_of_dicomweb(address: str, task: Task, progress: Progress | None = None) -> list[Case]:
@@ -129,7 +131,9 @@ def _client(server: str) -> Any:
         raise DependencyError(
             "Cases from a DICOMweb server need the package 'dicomweb-client'; install 'neuraxis[dicomweb]'."
         ) from error
-    return dicomweb_client.api.DICOMwebClient(server, session=_session())
+    client = dicomweb_client.api.DICOMwebClient(server, session=_session())
+    client.set_http_retry_params(max_attempts=ATTEMPTS, wait_exponential_multiplier=FIRST_WAIT_MS // 2)
+    return client
 
 
 def _session() -> Any:
