@@ -162,10 +162,10 @@ class Batch:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the end at the speed so far; None before the first case is finished."""
+        """Seconds until the end at the speed so far; None before the first case is finished and after the last."""
         rate = self.cases_per_hour
         left = self.count(WAITING) + self.count(RUNNING)
-        return None if not rate else 3600 * left / rate
+        return 3600 * left / rate if rate and left else None
 
     @property
     def outcomes(self) -> list[CaseOutcome]:
