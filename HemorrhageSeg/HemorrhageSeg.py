@@ -223,7 +223,7 @@ class HemorrhageSegLogic(ScriptedLoadableModuleLogic):
         """Segment and measure the hemorrhage in a head CT; an earlier result of that volume is replaced.
 
         :param modelName: installed model or path of a model file; None for the default one
-        :param device: "auto", "cpu", "cuda" or "mps"
+        :param device: "auto", "cpu", "cuda", "mps" or "openvino"
         :param wait: return when it is done, with the nodes (``.segmentation``, ``.maps``, ``.tables``); otherwise
             return a handle at once, call ``poll`` now and then, and one of onDone(nodes), onFailed(error),
             onCancelled() follows

@@ -313,7 +313,7 @@ class SpineDiscLabelLogic(ScriptedLoadableModuleLogic):
 
         :param secondNode: another contrast of the same spine in the same place, or None
         :param modelName: installed model or path of a model file; None for the default one
-        :param device: "auto", "cpu", "cuda" or "mps"
+        :param device: "auto", "cpu", "cuda", "mps" or "openvino"
         :param wait: return when it is done, with the nodes (``.points``, ``.maps``, ``.tables``); otherwise return a
             handle at once, call ``poll`` now and then, and one of onDone(nodes), onFailed(error),
             onCancelled() follows

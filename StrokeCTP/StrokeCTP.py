@@ -313,7 +313,7 @@ class StrokeCTPLogic(ScriptedLoadableModuleLogic):
         :param chosen: sequence or multi-volume node with the frames, or a dict of volume nodes by map
             (``{"cbf": ..., "tmax": ..., "cbv": ...}``)
         :param modelName: network that draws the lesions; None for threshold rules
-        :param device: "auto", "cpu", "cuda" or "mps"
+        :param device: "auto", "cpu", "cuda", "mps" or "openvino"
         :param wait: return when it is done, with the nodes (``.segmentation``, ``.maps``, ``.tables``, ``.curves``);
             otherwise return a handle at once, call ``poll`` now and then, and one of onDone(nodes),
             onFailed(error), onCancelled() follows

@@ -15,9 +15,10 @@ from torch import nn
 
 from NeuraxisLib import inference, openvino_inference
 from NeuraxisLib.errors import DependencyError, InputError
-from NeuraxisLib.inference import OPENVINO, Predictor, SlicePredictor, choose_device
-from NeuraxisLib.run import DEVICES, run_case
+from NeuraxisLib.inference import Predictor, SlicePredictor, choose_device
+from NeuraxisLib.run import run_case
 from NeuraxisLib.sampled_inference import Sampler
+from NeuraxisLib.task import DEVICES, OPENVINO
 from NeuraxisLib.window_inference import WindowPredictor, windows_over
 from Training.train import _device
 
@@ -238,7 +239,7 @@ def test_random_passes_are_those_of_pytorch(network, pictures, method):
 
 
 def test_the_device_is_named_everywhere_and_never_chosen_unasked():
-    assert inference.DEVICES == DEVICES and OPENVINO in DEVICES
+    assert OPENVINO in DEVICES and set(inference.BATCH) == set(DEVICES) - {"auto"}
     assert choose_device("auto") != OPENVINO and choose_device(OPENVINO) == OPENVINO
     with pytest.raises(InputError, match="cannot train"):
         _device(OPENVINO)

@@ -233,7 +233,8 @@ def _notice(data: Data) -> str:
 
 
 def _device(name: str) -> str:
-    from NeuraxisLib.inference import OPENVINO, choose_device
+    from NeuraxisLib.inference import choose_device
+    from NeuraxisLib.task import OPENVINO
 
     if name == OPENVINO:
         raise InputError("OpenVINO runs networks but cannot train them; choose the device auto, cpu, cuda or mps.")

@@ -20,6 +20,7 @@ from NeuraxisLib.batch_cases import gathered
 from NeuraxisLib.batch_local import CANCELLED, DONE, FAILED, PROGRESS, CaseEvent, CaseJob, LocalWorkers
 from NeuraxisLib.errors import CancelledError, DependencyError, NeuraxisError, WorkerError, WorkerStartError
 from NeuraxisLib.process import as_user_error, error_of_code
+from NeuraxisLib.task import OPENVINO
 from NeuraxisLib.worker_client import WorkerClient
 
 GPU = "GPU"
@@ -162,7 +163,7 @@ def places(client: Any, device: str) -> tuple[int, dict[str, int]]:
     """(how many jobs the workers can compute at once now, the resources that each asks for)."""
     workers = _workers(client)
     cards = sum(int(worker.get("resources", {}).get(GPU, 0)) for worker in workers)
-    if cards and device not in ("cpu", "openvino"):
+    if cards and device not in ("cpu", OPENVINO):
         return cards, {GPU: 1}
     return sum(int(worker["nthreads"]) for worker in workers), {}
 

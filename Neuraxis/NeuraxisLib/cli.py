@@ -51,8 +51,8 @@ from NeuraxisLib.cli_view import view_case
 from NeuraxisLib.remote import is_remote, local_path, refuse_memory, without_password
 from NeuraxisLib.result import Landmark, Measurement, Result
 from NeuraxisLib.result_folder import REPORT_FILE
-from NeuraxisLib.run import DEVICES, run_case
-from NeuraxisLib.task import TASKS, Task, get_task
+from NeuraxisLib.run import run_case
+from NeuraxisLib.task import DEVICES, TASKS, Task, get_task
 
 
 def main() -> None:

@@ -22,8 +22,7 @@ from NeuraxisLib.cli_process import EXIT_CODES, faults_reported
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.panel import time_left
 from NeuraxisLib.remote import refuse_memory
-from NeuraxisLib.run import DEVICES
-from NeuraxisLib.task import TASKS, get_task
+from NeuraxisLib.task import DEVICES, TASKS, get_task
 from NeuraxisLib.worker_client import WorkerClient
 
 #: Exit status of a batch that has come to its end although cases failed; see cli.py for the others.

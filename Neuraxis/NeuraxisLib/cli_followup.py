@@ -13,7 +13,8 @@ import typer
 from NeuraxisLib.cli_process import faults_reported, prepare_process, shown_progress
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.result_folder import RESULT_FILE
-from NeuraxisLib.run import DEVICES, run_case
+from NeuraxisLib.run import run_case
+from NeuraxisLib.task import DEVICES
 
 #: Task that compares two scans.
 _TASK = "followup"

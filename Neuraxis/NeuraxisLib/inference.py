@@ -25,13 +25,11 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from NeuraxisLib.errors import DependencyError, InputError, ModelError
+from NeuraxisLib.errors import DependencyError, InputError, ModelError, check_choice
 from NeuraxisLib.models import ModelFile
 from NeuraxisLib.openvino_inference import ConversionError, Converted
-from NeuraxisLib.task import Progress
+from NeuraxisLib.task import DEVICES, OPENVINO, Progress
 
-OPENVINO = "openvino"
-DEVICES = ("auto", "cpu", "cuda", "mps", OPENVINO)
 PRECISIONS = ("auto", "float32", "bfloat16")
 #: Slices per batch at first; halved when the device runs out of memory.
 BATCH = {"cpu": 1, "cuda": 16, "mps": 4, OPENVINO: 1}
@@ -49,8 +47,7 @@ def choose_device(name: str = "auto") -> str:
         InputError: unknown, or not there.
         DependencyError: OpenVINO is not installed.
     """
-    if name not in DEVICES:
-        raise InputError(f"There is no device '{name}'; choose one of: {', '.join(DEVICES)}.")
+    check_choice("device", name, DEVICES)
     if name == OPENVINO:
         if find_spec("openvino") is None:
             raise DependencyError("Device 'openvino' needs a package: pip install openvino; or choose 'auto' or 'cpu'.")

@@ -19,18 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from NeuraxisLib.atomic import output_error
-from NeuraxisLib.errors import InputError, NeuraxisError, OutputError
+from NeuraxisLib.errors import InputError, NeuraxisError, OutputError, check_choice
 from NeuraxisLib.exchange import SUFFIX, read_exchange
 from NeuraxisLib.input_digest import input_digest
 from NeuraxisLib.process import as_user_error, is_alive
 from NeuraxisLib.remote import is_remote, local_path, uploaded
 from NeuraxisLib.result import Result
 from NeuraxisLib.result_folder import check_replaceable, write_result
-from NeuraxisLib.task import Progress, Task, get_task
+from NeuraxisLib.task import DEVICES, Progress, Task, get_task
 from NeuraxisLib.volume import Volume
 from NeuraxisLib.volume_checks import check_volume
 
-DEVICES = ("auto", "cpu", "cuda", "mps", "openvino")
 _PARTIAL = ".partial"
 # How the progress bar is shared between reading, computing and writing.
 _READ, _COMPUTE, _WRITE = (0.0, 0.08), (0.08, 0.92), (0.92, 1.0)
@@ -58,7 +57,7 @@ def run_case(
         model: name of an installed model or path of a model file; empty for the task's default, or for none where the
             task can do without.
         options: option name -> value; missing ones take their defaults.
-        device: one of :data:`DEVICES`.
+        device: one of :data:`~NeuraxisLib.task.DEVICES`.
         output: folder of the result; may be absent, empty, or an earlier result, which is replaced. Or the address of
             one (:mod:`NeuraxisLib.remote`).
         progress: told how far it is, and asked whether to go on.
@@ -78,8 +77,7 @@ def run_case(
                 return run_case(task_name, inputs, model, options, device, folder, part, **more)
         output = Path(os.path.abspath(local_path(output)))
         task = get_task(task_name)
-        if device not in DEVICES:
-            raise InputError(f"There is no device '{device}'; choose one of: {', '.join(DEVICES)}.")
+        check_choice("device", device, DEVICES)
         chosen = task_options(task, {**options, "device": device})
         check_output(output)
         remove_leftovers(output)

@@ -22,6 +22,9 @@ TASKS = {
 }
 #: Tasks that compare two results of one of these; found by name, but none of them is a choice for a single scan.
 COMPARISONS = {"followup": "HemorrhageSegLib.followup_task:TASK"}
+#: Where a task may be computed; ``openvino`` is the processor too, and only taken if it is named.
+OPENVINO = "openvino"
+DEVICES = ("auto", "cpu", "cuda", "mps", OPENVINO)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from NeuraxisLib.inference import Predictor, foreground
-from NeuraxisLib.task import Progress
+from NeuraxisLib.task import OPENVINO, Progress
 
 Window = tuple[slice, slice, slice]
 
@@ -23,7 +23,7 @@ Window = tuple[slice, slice, slice]
 class WindowPredictor(Predictor):
     """A network made ready to predict volumes window by window; its axes are (x, y, z) with x toward the right."""
 
-    batch_sizes = {"cpu": 1, "cuda": 4, "mps": 1, "openvino": 1}
+    batch_sizes = {"cpu": 1, "cuda": 4, "mps": 1, OPENVINO: 1}
     flip_axis = 2
     _memory_format = torch.contiguous_format
 

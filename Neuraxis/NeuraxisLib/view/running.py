@@ -28,7 +28,7 @@ class CaseRuns:
     Args:
         server: of the page.
         display: whose case is computed on, and which shows the result.
-        device: as in :data:`NeuraxisLib.run.DEVICES`.
+        device: as in :data:`NeuraxisLib.task.DEVICES`.
         threads: of the worker; None leaves one core free.
     """
 
