@@ -136,9 +136,10 @@ def surface_elements(mask: np.ndarray, volume: Volume) -> tuple[np.ndarray, np.n
         (lower + upper) / 2 + (j + 0.5)[:, None] * volume.row_step_ras + (i + 0.5)[:, None] * (volume.column_step_ras)
     )
     areas = np.empty(len(at))
-    steps, kinds = np.unique(np.round(upper - lower, 6), axis=0, return_inverse=True)
+    steps, kinds = np.unique(np.round(np.diff(origins, axis=0), 6), axis=0, return_inverse=True)  # of the few gaps
+    kinds = kinds.ravel()[k + 1]
     for number, step in enumerate(steps):
-        chosen = kinds.ravel() == number
+        chosen = kinds == number
         table = _cell_areas(tuple(step), tuple(volume.row_step_ras), tuple(volume.column_step_ras))
         areas[chosen] = table[codes[chosen]]
     return centres, areas
