@@ -65,6 +65,21 @@ def test_a_case_comes_back_bit_for_bit(tmp_path, compression):
     assert np.array_equal(back.image.voxel_volumes_ml, case.image.voxel_volumes_ml)
 
 
+def test_stores_are_not_compressed_unless_that_is_asked_for_and_earlier_ones_go_into_them(tmp_path):
+    """Stores of earlier versions are packed with LZF."""
+    write(tmp_path / "earlier.h5", made("b", 1), compression="lzf")
+    with StoreWriter(tmp_path / "s.h5") as writer:
+        writer.add(made("a"))
+        writer.add_from(tmp_path / "earlier.h5")
+    store = Store(tmp_path / "s.h5")
+    for name, seed, packed in (("a", 0, None), ("b", 1, "lzf")):
+        place, case = store.place(name), store.case(name)
+        assert {place[word].compression for word in ("image", "truth", "region")} == {packed}
+        assert all(place[word].fletcher32 for word in ("image", "truth", "region"))
+        assert np.array_equal(case.image.array, made(seed=seed).image.array)
+        assert np.array_equal(case.truth, made().truth) and np.array_equal(case.region, case.image.array > 0)
+
+
 def test_what_is_absent_stays_absent(tmp_path):
     flat = Volume(np.zeros((2, 8, 8), np.float32) + 0.25, np.eye(4), "grey")
     back = write(tmp_path / "s.h5", made(image=flat, truth=None, region=None, slice_label=None)).case("a")
@@ -86,9 +101,10 @@ def test_the_index_tells_of_a_case_without_reading_arrays(tmp_path, monkeypatch)
     assert CaseInfo.from_dict(info.to_dict() | {"of_a_newer_version": 1}) == info
 
 
-def test_parts_are_boxes_of_the_whole_inside_and_beyond_it(tmp_path):
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_parts_are_boxes_of_the_whole_inside_and_beyond_it(tmp_path, compression):
     case = made()
-    store = write(tmp_path / "s.h5", case)
+    store = write(tmp_path / "s.h5", case, compression=compression)
     whole = np.pad(case.image.array, 40, constant_values=-1000), np.pad(case.truth, 40), np.pad(case.region, 40)
     rng = np.random.default_rng(1)
     for _ in range(60):

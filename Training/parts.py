@@ -24,7 +24,7 @@ from Training.data_checks import check_case
 from Training.layouts import get_layout
 from Training.layouts.base import Finding, LayoutOptions, Source
 from Training.store import CaseInfo, Store, StoredCase
-from Training.store_writer import StoreWriter
+from Training.store_writer import COMPRESSIONS, StoreWriter
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Reading:
     layout: str
     options: LayoutOptions = field(default_factory=LayoutOptions)
     brain: bool | None = None
-    compression: str = "lzf"
+    compression: str = COMPRESSIONS[0]
 
 
 @dataclass(frozen=True)

@@ -235,14 +235,13 @@ class Store:
             (image, truth or None, region or None); image (k, j, i), or (t, k, j, i) of a time series or of channels,
             in its stored type; truth uint8; region bool.
         """
-        place, shape = self.place(name), self.info(name).shape_kji
+        place, info = self.place(name), self.info(name)
         found = []
-        for word in _ARRAYS:
-            if word not in place:
+        for word, held in zip(_ARRAYS, (True, info.has_truth, info.has_region)):
+            if not held:
                 found.append(None)
                 continue
-            fill = outside if word == "image" and outside is not None else place[word].fillvalue
-            array = self._box(place, word, shape, slices_kji, fill)
+            array = self._box(place, word, info.shape_kji, slices_kji, outside if word == "image" else None)
             found.append(array.astype(bool) if word == "region" else array)
         return found[0], found[1], found[2]
 
@@ -261,8 +260,9 @@ class Store:
         inside = tuple(slice(max(s.start, 0), max(min(s.stop, n), 0)) for s, n in zip(slices_kji, shape))
         if all(s.start >= 0 and s.stop <= n for s, n in zip(slices_kji, shape)):
             return self._read(place, word, (..., *inside))
-        frames = place[word].shape[:-3]
-        array = np.full((*frames, *(s.stop - s.start for s in slices_kji)), fill, place[word].dtype)
+        data = place[word]
+        fill = data.fillvalue if fill is None else fill
+        array = np.full((*data.shape[:-3], *(s.stop - s.start for s in slices_kji)), fill, data.dtype)
         if all(s.stop > s.start for s in inside):
             target = tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(inside, slices_kji))
             array[(..., *target)] = self._read(place, word, (..., *inside))
@@ -302,8 +302,10 @@ class Store:
     def _opened(self) -> h5py.File:
         """The open file; a process that was forked from the one that opened it opens its own."""
         if self._file is None or self._process != os.getpid():
-            # Readers never wait for each other, and network disks that know no locks can be read.
-            self._file, self._process = h5py.File(self.path, "r", locking=False), os.getpid()
+            # Readers never wait for each other, and network disks that know no locks can be read. Nothing reads a chunk
+            # twice, so that none is kept.
+            self._file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=0)
+            self._process = os.getpid()
         return self._file
 
     def _read_index(self) -> dict:
