@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from HemorrhageSegLib._brain_grid import CoarseGrid
-from HemorrhageSegLib._brain_morphology import FLAT_3D, dilated, disc
+from HemorrhageSegLib._brain_morphology import FLAT, dilated, disc, eroded
 from HemorrhageSegLib._brain_shape import FAT_HU, Shape
 
 #: Share of the widest cross-section that the first or last slice must hold for the brain to be called cut off.
@@ -65,8 +64,8 @@ def measure(grid: CoarseGrid, shape: Shape) -> Plausibility:
     """Measure a mask that is not empty."""
     mask, spacing = shape.mask, grid.spacing_mm
     areas = mask.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100
-    border = mask & ~ndimage.binary_erosion(mask, FLAT_3D, border_value=1)
-    edge = mask & ~ndimage.binary_erosion(grid.scanned, FLAT_3D, border_value=0)
+    border = mask & ~eroded(mask, FLAT, outside=True)
+    edge = mask & ~eroded(grid.scanned, FLAT)
     count = max(np.count_nonzero(border | edge), 1)
     near = disc(4.0, spacing)
     near_bone = dilated(shape.skull, near)

@@ -29,7 +29,7 @@ def dilated(mask: np.ndarray, element: np.ndarray) -> np.ndarray:
     """Dilation within the slices of a mask (..., j, i), as scipy's, in a tenth of the time.
 
     Args:
-        mask: bool.
+        mask: bool, or labels, of which the largest that reaches a voxel wins.
         element: bool (1, rows, columns) or (rows, columns) of odd size, each row one run about the middle, as
             :func:`disc` makes it.
     """
@@ -38,13 +38,60 @@ def dilated(mask: np.ndarray, element: np.ndarray) -> np.ndarray:
     wide, found = mask.copy(), np.zeros_like(mask)
     for half in range(halves.max() + 1):
         if half:
-            wide[..., half:] |= mask[..., :-half]
-            wide[..., :-half] |= mask[..., half:]
+            _keep_larger(wide[..., half:], mask[..., :-half])
+            _keep_larger(wide[..., :-half], mask[..., half:])
         for row in np.flatnonzero(rows.any(axis=1) & (halves == half)) - len(rows) // 2:
             kept = max(0, mask.shape[-2] - abs(row))
             to, source = max(row, 0), max(-row, 0)
-            found[..., to : to + kept, :] |= wide[..., source : source + kept, :]
+            _keep_larger(found[..., to : to + kept, :], wide[..., source : source + kept, :])
     return found
+
+
+def _keep_larger(values: np.ndarray, others: np.ndarray) -> None:
+    np.maximum(values, others, out=values)
+
+
+def eroded(mask: np.ndarray, element: np.ndarray, outside: bool = False) -> np.ndarray:
+    """Erosion within the slices of a mask (..., j, i), as scipy's with ``border_value=outside``.
+
+    Args:
+        mask: bool.
+        element: as for :func:`dilated`, and the same in both directions.
+        outside: what lies beyond the image.
+    """
+    if outside:
+        return ~dilated(~mask, element)
+    rows, columns = (side // 2 for side in element.shape[-2:])
+    around = [(0, 0)] * (mask.ndim - 2) + [(rows, rows), (columns, columns)]
+    found = dilated(np.pad(~mask, around, constant_values=True), element)
+    return ~found[..., rows : rows + mask.shape[-2], columns : columns + mask.shape[-1]]
+
+
+def deeper_than(mask: np.ndarray, depth_mm: float, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Voxels of a mask (k, j, i) more than ``depth_mm`` from all that do not belong to it; beyond the image all does.
+
+    As a distance transform says, in a tenth of its time: what does not belong is dilated by the slices of a ball.
+    """
+    outside, found = ~mask, mask.copy()
+    reach = [int(depth_mm / step) for step in spacing_mm]
+    distance = np.ogrid[tuple(slice(-n, n + 1) for n in reach)]
+    ball = np.sqrt(sum((n * step) ** 2 for n, step in zip(distance, spacing_mm))) <= depth_mm
+    for up in range(min(reach[0], len(mask) - 1) + 1):
+        near = dilated(outside, ball[reach[0] + up])
+        found[up:] &= ~near[: len(mask) - up]
+        found[: len(mask) - up] &= ~near[up:]
+    return found
+
+
+def box_in_plane(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
+    """The box (rows, columns) of all slices of a mask (k, j, i), wider by ``margin`` pixels where there is room."""
+    plane = mask.any(axis=0)
+    sides = []
+    for others, size in ((1, plane.shape[0]), (0, plane.shape[1])):
+        found = np.flatnonzero(plane.any(axis=others))
+        first, last = (found[0], found[-1]) if found.size else (0, -1)
+        sides.append(slice(max(0, first - margin), min(size, last + 1 + margin)))
+    return sides[0], sides[1]
 
 
 def drop_small(mask: np.ndarray, voxels: int) -> np.ndarray:

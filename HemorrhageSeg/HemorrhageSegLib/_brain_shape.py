@@ -11,11 +11,14 @@ from HemorrhageSegLib._brain_grid import CoarseGrid
 from HemorrhageSegLib._brain_morphology import (
     FLAT,
     FLAT_3D,
+    box_in_plane,
     bridge_gaps,
+    deeper_than,
     dilated,
     disc,
     drop_small,
     enclosure,
+    eroded,
     grow,
     largest,
 )
@@ -68,8 +71,9 @@ def find_skull(hu: np.ndarray, spacing_mm: tuple[float, float, float], bone_hu: 
     size = (1, *(2 * round(10 / s) + 1 for s in spacing_mm[1:]))
     tissue = ndimage.uniform_filter((hu > -200).astype(np.float32), size)
     labels, count = ndimage.label(hu > bone_hu, np.ones((3, 3, 3)))
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    share = np.bincount(labels.ravel(), tissue.ravel(), minlength=count + 1) / np.maximum(sizes, 1)
+    bone = labels != 0
+    sizes = np.bincount(labels[bone], minlength=count + 1)
+    share = np.bincount(labels[bone], tissue[bone], minlength=count + 1) / np.maximum(sizes, 1)
     keep = (share > 0.6) & (sizes > 20)
     keep[0] = False
     return keep[labels]
@@ -77,7 +81,7 @@ def find_skull(hu: np.ndarray, spacing_mm: tuple[float, float, float], bone_hu: 
 
 def cut_edge(grid: CoarseGrid) -> np.ndarray:
     """Edge of the scanned field where it cuts through tissue; the skull is taken to go on beyond it."""
-    inside = ndimage.binary_erosion(grid.scanned, FLAT_3D)
+    inside = eroded(grid.scanned, FLAT)
     return grid.scanned & ~inside & (grid.hu > FAT_HU)
 
 
@@ -88,7 +92,10 @@ def sweep(mask: np.ndarray, reach_mm: float, spacing_mm: tuple[float, float, flo
     hold lies within ``reach_mm`` of what the slice before held. A part that has become narrow (orbit, masticator
     space, spinal canal) is followed for ``tail_mm`` more and then given up, even if it widens again.
     """
-    kept = np.zeros_like(mask)
+    whole, box = np.zeros_like(mask), (slice(None), *box_in_plane(mask))
+    kept, mask = whole[box], mask[box]
+    if not mask.size:
+        return whole
     start, part = _widest(mask)
     kept[start] = part
     element = disc(reach_mm, spacing_mm)[0]
@@ -100,16 +107,16 @@ def sweep(mask: np.ndarray, reach_mm: float, spacing_mm: tuple[float, float, flo
             if not before.any():
                 break
             labels, count = ndimage.label(dilated(before, element) & mask[k], FLAT)
-            index = np.arange(count + 1)
             sizes = np.bincount(labels.ravel(), minlength=count + 1)
-            overlap = np.where(before, labels, 0)
-            touching = np.bincount(overlap.ravel(), minlength=count + 1) > 0
-            narrow = ndimage.minimum(np.where(before, narrow_mm, np.inf), overlap, index)
+            narrow = np.full(count + 1, np.inf, np.float32)  # stays infinite where nothing of the slice before touches
+            np.minimum.at(narrow, labels[before], narrow_mm[before])
+            touching = np.isfinite(narrow)
             narrow = np.where((narrow > 0) | (sizes < tail_pixels), narrow + spacing_mm[0], 0)
-            touching &= (narrow <= max(tail_mm, spacing_mm[0])) & (index > 0)
+            touching &= narrow <= max(tail_mm, spacing_mm[0])
+            touching[0] = False
             kept[k] = touching[labels]
             narrow_mm = np.where(kept[k], narrow[labels], 0)
-    return kept
+    return whole
 
 
 def _widest(mask: np.ndarray) -> tuple[int, np.ndarray]:
@@ -130,15 +137,30 @@ def drop_unwalled(mask: np.ndarray, wall: np.ndarray, spacing_mm: tuple[float, f
     Those are eyes and muscles, which lie in fat. Measured on parts seen in six head CTs: eyes, orbital muscles and
     pharynx 0.07 to 0.60; lobes, brain stem and cerebellum 0.65 to 0.97.
     """
+    if not mask.any():
+        return mask
+    element = disc(5.0, spacing_mm)
+    whole, box = np.zeros_like(mask), (slice(None), *box_in_plane(mask, max(element.shape) // 2))
+    mask, wall = mask[box], wall[box]
     labels, count = ndimage.label(mask, FLAT_3D)
-    ring = ndimage.grey_dilation(labels, footprint=disc(5.0, spacing_mm))
+    ring = dilated(labels, element)
     ring[mask] = 0
     around = np.bincount(ring.ravel(), minlength=count + 1)
     walled = np.bincount(ring.ravel(), wall.ravel(), minlength=count + 1)
     area_mm2 = np.bincount(labels.ravel(), minlength=count + 1) * spacing_mm[1] * spacing_mm[2]
     keep = (walled >= LEAST_WALL * around) | (area_mm2 >= WALL_TEST_MM2)
     keep[0] = False
-    return keep[labels]
+    whole[box] = keep[labels]
+    return whole
+
+
+def _holes(mask: np.ndarray) -> np.ndarray:
+    """What every slice of a mask (k, j, i) encloses: what is connected to no edge of the image."""
+    labels, count = ndimage.label(~mask, FLAT_3D)
+    enclosed = np.ones(count + 1, bool)
+    enclosed[0] = False
+    enclosed[labels[:, [0, -1]]] = enclosed[labels[:, :, [0, -1]]] = False
+    return enclosed[labels]
 
 
 def find_pockets(mask: np.ndarray, wall: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -148,19 +170,19 @@ def find_pockets(mask: np.ndarray, wall: np.ndarray, seen: np.ndarray) -> np.nda
     """
     # The wall is left out so that a pocket cannot run through bone, but calcium within the mask looks like wall:
     # the mask's own holes come first, up to the size of a calcified plexus; larger ones are the petrous ridges.
-    holes = np.stack([ndimage.binary_fill_holes(plane) if plane.any() else plane for plane in mask]) & ~mask
     gaps = ~mask & ~wall & (seen >= 0.95)
-    pockets = np.zeros_like(mask)
-    for region, most_pixels, least_contact in ((holes, 120, 0.0), (gaps, 10**9, 0.35)):
+    whole, box = np.zeros_like(mask), (slice(None), *box_in_plane(mask | gaps, margin=1))
+    mask, gaps, pockets = mask[box], gaps[box], whole[box]
+    for region, most_pixels, least_contact in ((_holes(mask), 120, 0.0), (gaps, 10**9, 0.35)):
         labels, count = ndimage.label(region, FLAT_3D)
-        ring = ndimage.grey_dilation(labels, footprint=FLAT_3D)
+        ring = dilated(labels, FLAT)
         ring[region] = 0
         around = np.bincount(ring.ravel(), minlength=count + 1)
         brain = np.bincount(ring.ravel(), mask.ravel(), minlength=count + 1)
         keep = (brain > least_contact * around) & (np.bincount(labels.ravel(), minlength=count + 1) <= most_pixels)
         keep[0] = False
         pockets |= keep[labels]
-    return pockets
+    return whole
 
 
 def find_intracranial(grid: CoarseGrid) -> Shape:
@@ -175,10 +197,10 @@ def find_intracranial(grid: CoarseGrid) -> Shape:
     near_fat = dilated(fat, disc(FAT_MARGIN_MM, spacing))
     within = (hu < bone_hu) & ~wall & ~near_fat & (seen >= ENCLOSED)
     reach_mm = 3.0 + spacing[0]
-    core = ndimage.distance_transform_edt(within, sampling=spacing) > EROSION_MM
-    core = sweep(core, reach_mm, spacing, np.inf)
+    core = sweep(deeper_than(within, EROSION_MM, spacing), reach_mm, spacing, np.inf)
     mask = grow(core, within, EROSION_MM + 3, spacing)
-    mask = ndimage.binary_opening(mask, disc(3.2, spacing))
+    opening = disc(3.2, spacing)
+    mask = dilated(eroded(mask, opening), opening)
     mask = drop_unwalled(mask, wall, spacing)
     mask = largest(sweep(mask, reach_mm, spacing, TAIL_MM))
     pockets = find_pockets(mask, wall, seen)
