@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from pydicom import dcmread
 
-from NeuraxisLib import task
+from NeuraxisLib import batch_dicomweb, task
 from NeuraxisLib.batch import Batch
 from NeuraxisLib.batch_cases import find_cases
 from NeuraxisLib.errors import InputError
@@ -38,7 +38,7 @@ class Server(ThreadingHTTPServer):
         self.images = [dcmread(path) for path in sorted(folder.rglob("*.dcm"))]
         self.lost, self.asked, self.elsewhere = 0, [], ""
         self.url = f"http://127.0.0.1:{self.server_address[1]}/dicom-web"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -106,6 +106,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """A server that does not answer is asked as often as ever, but sooner."""
+    monkeypatch.setattr(batch_dicomweb, "FIRST_WAIT_MS", 20)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class Tally:
 def fuzz(subject: str | Subject, first: int, count: int, folder: Path) -> Tally:
     """Read ``count`` mutants of a syntax from number ``first`` on, in a process that is started anew if it ends."""
     tally, number, end = Tally(), first, first + count
-    context = multiprocessing.get_context("spawn")  # threads of ITK do not survive a fork
+    context = _context()
     while number < end:
         ours, theirs = context.Pipe()
         process = context.Process(target=_read_all, args=(subject, folder, number, end, theirs))
@@ -79,6 +79,15 @@ def fuzz(subject: str | Subject, first: int, count: int, folder: Path) -> Tally:
         ours.recv()  # it has imported what it needs and read the good file
         number = _follow(ours, process, number, end, tally)
     return tally
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Forks of a process that has imported what all need and used none of it: ITK's threads survive no other fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["Testing.faults.fuzz"])
+    return context
 
 
 def _follow(pipe: Connection, process: multiprocessing.Process, number: int, end: int, tally: Tally) -> int:
