@@ -13,8 +13,8 @@ from NeuraxisLib.task import Progress
 
 #: Seconds that the work gets to notice a cancel; then it is answered, and the thread left to end by itself.
 CANCEL_GRACE_S = 0.7
-#: How long a poll waits for the work. Slicer's event loop keeps Python's lock while it runs, so that other threads get a
-#: few milliseconds of every turn of a timer and work takes twenty times as long; while a poll waits they run freely.
+#: How long a poll waits for the work. Slicer's event loop keeps Python's lock while it runs, so that other threads get
+#: a few milliseconds of every turn of a timer and work takes twenty times as long; while a poll waits they run freely.
 TURN_S = 0.05
 
 
