@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -122,7 +123,7 @@ def name_chain(candidates: Sequence[Candidate], anchors: Mapping[int, int | str]
     if not chosen:
         return Chain(notes=["No disc was found."])
     points = np.array([candidates[i].position_ras_mm for i in chosen])
-    evidence = np.array([np.clip(candidates[i].evidence, 0.0, 1.0) for i in chosen])
+    evidence = np.clip(np.array([candidates[i].evidence for i in chosen]), 0.0, 1.0)
     strength = np.clip([candidates[i].strength for i in chosen], *STRENGTH_RANGE)
     held = {chosen.index(i): name for i, name in anchors.items()}
     odds = (strength / EVEN_STRENGTH) ** 2
@@ -195,18 +196,35 @@ def _checked(anchors: Mapping[int, int | str], positions: list[np.ndarray]) -> d
     return names
 
 
-def _unary(odds: np.ndarray, evidence: np.ndarray, held: dict[int, str], forms: tuple[SpineForm, ...]) -> np.ndarray:
-    """(v, c, l) weight of each candidate at each level: its odds, what it looks like, and where it is held."""
-    result = np.zeros((len(forms), len(odds), LEVELS))
-    shared_trust = min(MOST_TRUST, INDEPENDENT_DISCS / max(1, np.count_nonzero(odds >= 1.0)))
+@cache
+def _looks(forms: tuple[SpineForm, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the discs of the forms look like.
+
+    Returns:
+        (l, v, 2) channels that a disc may light up (two of them or one twice), (l, v) whether there is such a level,
+        and (l, v) whether it is a landmark.
+    """
+    channels = np.zeros((LEVELS, len(forms), 2), int)
+    exists, landmark = np.zeros((2, LEVELS, len(forms)), bool)
     for number, form in enumerate(forms):
-        seen = np.stack([evidence[:, [n - FIRST_DISC for n in looks]].max(axis=1) for looks in form.looks_like], axis=1)
-        likeness = (seen + EVIDENCE_FLOOR) / (seen + EVIDENCE_FLOOR).mean(axis=1, keepdims=True)
-        trust = np.where(np.isin(form.names, _LANDMARKS), LANDMARK_TRUST, shared_trust)
         levels = len(form.names)
-        result[number, :, :levels] = odds[:, None] * likeness**trust
-        for row, name in held.items():
-            result[number, row, [level for level in range(LEVELS) if form.names[level : level + 1] != (name,)]] = 0.0
+        channels[:levels, number] = [(looks[0] - FIRST_DISC, looks[-1] - FIRST_DISC) for looks in form.looks_like]
+        exists[:levels, number] = True
+        landmark[:levels, number] = np.isin(form.names, _LANDMARKS)
+    return channels, exists, landmark
+
+
+def _unary(odds: np.ndarray, evidence: np.ndarray, held: dict[int, str], forms: tuple[SpineForm, ...]) -> np.ndarray:
+    """(l, v, c) weight of each candidate at each level: its odds, what it looks like, and where it is held."""
+    channels, exists, landmark = _looks(forms)
+    seen = evidence.T[channels].max(axis=2) + EVIDENCE_FLOOR
+    seen *= exists[..., None]
+    likeness = seen / (seen.sum(axis=0) / exists.sum(axis=0)[:, None])
+    shared_trust = min(MOST_TRUST, INDEPENDENT_DISCS / max(1, np.count_nonzero(odds >= 1.0)))
+    result = odds * likeness ** np.where(landmark, LANDMARK_TRUST, shared_trust)[..., None]
+    for row, name in held.items():
+        for number, form in enumerate(forms):
+            result[[level for level in range(LEVELS) if form.names[level : level + 1] != (name,)], number, row] = 0.0
     return result
 
 
@@ -216,17 +234,17 @@ def _named(steps: Steps, odds: np.ndarray, evidence: np.ndarray, held: dict[int,
     hypotheses = Hypotheses.of(FORMS, SIZES)
     if not steps.forced:
         usual = Hypotheses.of((USUAL,), COARSE_SIZES)
-        steps, likely = prune(steps, unary[:1], usual)
-        hypotheses = hypotheses.near(usual.size[likely > LIKELY_SIZE])
+        steps, likely = prune(steps, unary[:, :1], usual)
+        hypotheses = hypotheses.near(usual.size[likely[0] > LIKELY_SIZE])
     search = Search(steps, unary, hypotheses)
     posterior = search.posterior()
-    by_form = np.bincount(hypotheses.form, posterior.hypothesis, len(FORMS))
+    by_form = posterior.hypothesis.sum(axis=1)
     if held and not by_form.max() > 0:
         raise InputError("The given names leave no room for the points between them; take one of the names back.")
     if posterior.hypothesis.sum() < posterior.nothing or not by_form.max() > 0:
         return Chain(notes=["No disc was found."])
-    row = int(np.argmax(np.where(hypotheses.form == by_form.argmax(), posterior.hypothesis, -1.0)))
-    path = search.best_chain(row)
+    likeliest = int(by_form.argmax())
+    path = search.best_chain(likeliest, int(posterior.hypothesis[likeliest].argmax()))
     countings = _countings(search, path)
     form, start = countings[0].form, countings[0].start
     path = [(candidate, level - path[0][1] + start) for candidate, level in path]
@@ -244,15 +262,15 @@ def _discs(
     result = []
     for candidate, level in path:
         name = form.names[level]
-        sure = sum(
-            float(posterior.level[number, candidate, other.names.index(name)])
-            for number, other in enumerate(FORMS)
-            if name in other.names
-        )
-        result.append(
-            NamedDisc(form.numbers[level], name, steps.points[candidate], min(sure, 1.0), origin[candidate])
-        )
+        sure = sum(float(posterior.level[place][candidate]) for place in _places(name))
+        result.append(NamedDisc(form.numbers[level], name, steps.points[candidate], min(sure, 1.0), origin[candidate]))
     return result
+
+
+@cache
+def _places(name: str) -> list[tuple[int, int]]:
+    """[(level, form)] of a disc in the forms that have it."""
+    return [(form.names.index(name), number) for number, form in enumerate(FORMS) if name in form.names]
 
 
 def _missing(path: list[tuple[int, int]], form: SpineForm, steps: Steps, posterior: Posterior) -> list[NamedDisc]:
@@ -262,7 +280,7 @@ def _missing(path: list[tuple[int, int]], form: SpineForm, steps: Steps, posteri
         for level in range(first + 1, last):
             share = (place[level] - place[first]) / (place[last] - place[first])
             position = (1 - share) * steps.points[above] + share * steps.points[below]
-            seen = float(posterior.level[:, :, level].sum())
+            seen = float(posterior.level[level].sum())
             result.append(NamedDisc(form.numbers[level], form.names[level], position, max(0.0, 1.0 - seen), None))
     return result
 
@@ -280,21 +298,19 @@ class _Counting:
 
 def _countings(search: Search, path: list[tuple[int, int]]) -> list[_Counting]:
     """Every way to count the same candidates with the same gaps, the likeliest first; probabilities sum to 1."""
-    weight = search.shifted(path)
+    weight = search.shifted(path).sum(axis=1)
+    weight /= weight.sum()
     offsets = [level - path[0][1] for _, level in path]
     best: dict[tuple[str, ...], _Counting] = {}
     for number, form in enumerate(search.hypotheses.forms):
-        by_start = weight[search.hypotheses.form == number].sum(axis=0)
-        for start in range(len(form.names) - offsets[-1]):
-            share = float(by_start[start] / weight.sum())
-            if share <= 0:
-                continue
+        for start in np.flatnonzero(weight[number, : len(form.names) - offsets[-1]] > 0).tolist():
+            share = float(weight[number, start])
             names = tuple(form.names[start + offset] for offset in offsets)
             discs = tuple(form.numbers[start + offset] for offset in offsets)
             known = best.get(names)
             total = share + (known.probability if known else 0.0)
             best[names] = _Counting(names, discs, known.form if known else form, known.start if known else start, total)
-    return sorted(best.values(), key=lambda counting: -counting.probability)
+    return sorted(best.values(), key=lambda counting: -round(counting.probability, 12))
 
 
 def _alternatives(countings: list[_Counting]) -> list[Alternative]:

@@ -49,32 +49,30 @@ class Hypotheses:
 
     Attributes:
         forms: the forms.
-        form: (h,) index into them.
-        size: (h,) factor on all steps.
-        prior: (h,) probability, sums to 1.
+        size: (s,) factor on all steps.
+        prior: (v, s) probability of each form in each size.
     """
 
     forms: tuple[SpineForm, ...]
-    form: np.ndarray
     size: np.ndarray
     prior: np.ndarray
 
     @classmethod
+    @cache
     def of(cls, forms: tuple[SpineForm, ...], sizes: int) -> Hypotheses:
         """All forms in so many sizes; nine of ten people are adults, the others of any size."""
         size = np.geomspace(SMALLEST_SIZE, LARGEST_SIZE, sizes)
         adult = np.exp(-0.5 * (np.log(size) / SIZE_SD) ** 2)
         of_size = 0.9 * adult / adult.sum() + 0.1 / sizes
         share = np.array([form.share for form in forms])
-        prior = np.outer(share / share.sum(), of_size).ravel()
-        return cls(forms, np.repeat(np.arange(len(forms)), sizes), np.tile(size, len(forms)), prior)
+        return cls(forms, size, np.outer(share / share.sum(), of_size))
 
     def near(self, sizes: np.ndarray) -> Hypotheses:
         """Those whose size is within 10 % of one of these; all where none are given."""
         if not len(sizes):
             return self
         kept = (np.abs(np.log(self.size[:, None] / sizes)) < 0.1).any(axis=1)
-        return Hypotheses(self.forms, self.form[kept], self.size[kept], self.prior[kept])
+        return Hypotheses(self.forms, self.size[kept], self.prior[:, kept])
 
 
 @dataclass(frozen=True)
@@ -104,17 +102,17 @@ class Steps:
         """The steps marked in a (e,) mask."""
         return replace(self, above=self.above[kept], below=self.below[kept])
 
-    @property
+    @cached_property
     def vectors(self) -> np.ndarray:
         """(e, 3) from the lower to the upper candidate, mm."""
         return self.points[self.above] - self.points[self.below]
 
-    @property
+    @cached_property
     def lengths_mm(self) -> np.ndarray:
         """(e,) how long they are; two points that a person put in one place count as a millimetre apart."""
         return np.maximum(np.linalg.norm(self.vectors, axis=1), 1.0)
 
-    @property
+    @cached_property
     def tilts_deg(self) -> tuple[np.ndarray, np.ndarray]:
         """(e,) tilt to anterior, and to the right."""
         r, a, s = self.vectors.T
@@ -146,41 +144,68 @@ def consecutive_steps(points: np.ndarray, longest: int = 8) -> Steps:
 
 
 @cache
-def _expected(form: int, gap: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n,) log length in mm at size 1, relative SD and tilt in degrees of steps over ``gap`` levels of a form."""
-    spine = FORMS[form]
-    place = np.cumsum(spine.step_mm)
-    lean = np.cumsum(spine.step_mm * np.tan(np.radians(spine.tilt_deg)))
-    length, forward = place[gap:] - place[:-gap], lean[gap:] - lean[:-gap]
-    spread = np.array([spine.spread[i + 1 : i + gap + 1].mean() for i in range(len(length))])
-    return np.log(length), spread, np.degrees(np.arctan2(forward, length))
+def _expected(forms: tuple[SpineForm, ...], longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a step is like that ends at level l of a form, and spans ``longest - g`` levels.
+
+    Returns:
+        (u, 4) log length in mm at size 1, relative SD, tilt in degrees and weight at best (0 where the levels do not
+        exist) of all that differ; and (l, g, v) which of them it is.
+    """
+    result = np.zeros((LEVELS, longest, len(forms), 4))
+    result[..., 1] = 1.0
+    for number, form in enumerate(forms):
+        place = np.cumsum(form.step_mm)
+        lean = np.cumsum(form.step_mm * np.tan(np.radians(form.tilt_deg)))
+        for gap in range(1, longest + 1):
+            length, forward = place[gap:] - place[:-gap], lean[gap:] - lean[:-gap]
+            here = result[gap : len(place), longest - gap, number]
+            here[:, 0] = np.log(length)
+            here[:, 1] = [form.spread[i + 1 : i + gap + 1].mean() for i in range(len(length))]
+            here[:, 2] = np.degrees(np.arctan2(forward, length))
+            here[:, 3] = FIT_REWARD * SKIP_WEIGHT ** (gap - 1)
+    different, which = np.unique(result.reshape(-1, 4), axis=0, return_inverse=True)
+    return different, which.reshape(result.shape[:-1])
 
 
 def step_weights(steps: Steps, hypotheses: Hypotheses, extra_spread: float = 0.0) -> np.ndarray:
-    """(g, l, h, e) weight of a step that ends at level l after g + 1 levels; 0 where the levels do not exist."""
+    """(l, g, v, s, e + 1) float32 weight of a step that ends at level l; 0 where there are no such levels.
+
+    Steps over the most levels come first, those over one come last. The last of all is the step from nowhere to
+    nowhere: 1 over one level, 0 over more.
+    """
+    different, which = _expected(hypotheses.forms, steps.longest)
+    mean, own, lean, best = different.T[:, :, None]
     length, (tilt, _) = steps.lengths_mm, steps.tilts_deg
-    result = np.zeros((steps.longest, LEVELS, len(hypotheses.size), len(length)), np.float32)
-    blur2 = 2 * (LOCATION_SD_MM / length) ** 2 + extra_spread**2
     sized = (np.log(length) - np.log(hypotheses.size)[:, None]).astype(np.float32)
-    for number, form in enumerate(hypotheses.forms):
-        rows = np.flatnonzero(hypotheses.form == number)
-        rows = slice(rows[0], rows[-1] + 1)
-        for gap in range(1, steps.longest + 1):
-            mean, own, lean = _expected(FORMS.index(form), gap)
-            spread = np.sqrt(own[:, None] ** 2 + blur2)
-            off2 = np.square(sized[rows] - mean.astype(np.float32)[:, None, None])
-            fit = np.exp(off2 * (-0.5 / spread**2).astype(np.float32)[:, None])
-            fit *= (STEP_REFERENCE / spread).astype(np.float32)[:, None]
-            off2 *= np.float32(-0.5 / ODD_SPREAD**2)
-            fit += np.float32(ODD_SHARE) * np.exp(off2, out=off2)
-            lying = np.exp(-0.5 * TILT_TRUST * ((tilt - lean[:, None]) / TILT_SD_DEG) ** 2)
-            fit *= (FIT_REWARD * SKIP_WEIGHT ** (gap - 1) * lying).astype(np.float32)[:, None]
-            result[gap - 1, gap : len(form.names), rows] = fit
+    spread = np.sqrt(own**2 + 2 * (LOCATION_SD_MM / length) ** 2 + extra_spread**2)
+    narrow = (-0.5 / spread**2).astype(np.float32)
+    height = (STEP_REFERENCE / spread).astype(np.float32)
+    lying = (best * np.exp(-0.5 * TILT_TRUST * ((tilt - lean) / TILT_SD_DEG) ** 2)).astype(np.float32)
+    off2 = np.square(sized - mean.astype(np.float32)[..., None])
+    fit = np.exp(off2 * narrow[:, None])
+    fit *= height[:, None]
+    off2 *= np.float32(-0.5 / ODD_SPREAD**2)
+    np.exp(off2, out=off2)
+    off2 *= np.float32(ODD_SHARE)
+    fit += off2
+    weights = np.zeros((*fit.shape[:-1], len(length) + 1), np.float32)
+    np.multiply(fit, lying[:, None], out=weights[..., :-1])
+    weights = weights.take(which, axis=0)
+    weights[:, -1, ..., -1] = 1.0
+    return weights
+
+
+@cache
+def _expected_bends(forms: tuple[SpineForm, ...]) -> np.ndarray:
+    """(l, v) mean bend in degrees where two steps meet at a level."""
+    result = np.zeros((LEVELS, len(forms)))
+    for number, form in enumerate(forms):
+        result[1 : len(form.tilt_deg) - 1, number] = np.diff(form.tilt_deg[1:])
     return result
 
 
 def bend_weights(steps: Steps, forms: tuple[SpineForm, ...]) -> np.ndarray:
-    """(v, l, p) weight of two steps that meet at level l, in each form."""
+    """(l, v, p) weight of two steps that meet at level l, in each form."""
     tilt, lateral = steps.tilts_deg
     first, second = steps.pairs
     bend = tilt[second] - tilt[first]  # from the step above to the step below
@@ -188,10 +213,5 @@ def bend_weights(steps: Steps, forms: tuple[SpineForm, ...]) -> np.ndarray:
     length = steps.lengths_mm
     blur = np.degrees(LOCATION_SD_MM * np.sqrt(6.0) / np.minimum(length[second], length[first]))
     bend_sd, side_sd = np.hypot(BEND_SD_DEG, blur), np.hypot(LATERAL_BEND_SD_DEG, blur)
-    result = np.ones((len(forms), LEVELS, len(bend)))
-    for number, form in enumerate(forms):
-        expected = np.zeros(LEVELS)
-        expected[1 : len(form.tilt_deg) - 1] = np.diff(form.tilt_deg[1:])
-        z2 = ((bend - expected[:, None]) / bend_sd) ** 2 + (side / side_sd) ** 2
-        result[number] = np.exp(-0.5 * BEND_TRUST * z2) + BEND_FLOOR
-    return result
+    z2 = ((bend - _expected_bends(forms)[..., None]) / bend_sd) ** 2 + (side / side_sd) ** 2
+    return np.exp(-0.5 * BEND_TRUST * z2) + BEND_FLOOR
