@@ -17,6 +17,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from NeuraxisLib.dicom_elements import Convert, Elements, converter, read_elements
 from NeuraxisLib.errors import InputError
 from NeuraxisLib.task import Progress
 
@@ -115,14 +116,14 @@ def scan_folder(folder: Path, progress: Progress, keywords: tuple[str, ...] = ()
     Raises:
         InputError: no DICOM images there, not even damaged ones, or files that may not be read.
     """
-    scan, foreign, paths = Scan([], Counter(), []), [], list(_files(folder))
+    scan, foreign, paths, convert = Scan([], Counter(), []), [], list(_files(folder)), converter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd characters in names that are not kept here
         for index, path in enumerate(paths):
             if index % 16 == 0:
                 progress(index / len(paths), "Reading DICOM headers")
             try:
-                scan.headers.extend(_read_file(path, scan.skipped, keywords))
+                scan.headers.extend(_read_file(path, scan.skipped, keywords, convert))
             except _NotDicom:
                 foreign.append(path)
             except PermissionError as error:
@@ -147,7 +148,7 @@ def read_headers(path: Path) -> list[SliceHeader]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            headers = _read_file(path, Counter(), ())
+            headers = _read_file(path, Counter(), (), converter())
         except Exception as error:  # as in scan_folder
             raise InputError(f"'{path.name}' cannot be read as DICOM; send or export it again.") from error
     if not headers:
@@ -215,34 +216,40 @@ def _looks_like_dicom(start: bytes) -> bool:
     return group in (0x0002, 0x0008) and element <= 0x0018 and (explicit or length <= 256)
 
 
-def _read_file(path: Path, skipped: Counter, keywords: tuple[str, ...]) -> list[SliceHeader]:
+def _read_file(path: Path, skipped: Counter, keywords: tuple[str, ...], convert: Convert) -> list[SliceHeader]:
     """The headers of the file's images; a file that holds no image is counted and gives none."""
-    with open(path, "rb") as file:
-        start = file.read(132)
-        if not _looks_like_dicom(start):
-            raise _NotDicom
-        file.seek(0)
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        offset = file.tell()
-        tag = file.read(4)
-        size = os.fstat(file.fileno()).st_size
-    meta = getattr(dataset, "file_meta", Dataset())
-    sop_class = UID(str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""))
+    elements = read_elements(path, convert)
+    if elements is None:
+        dataset, meta, offset, whole = _parse_file(path)
+    else:
+        dataset, meta, offset, whole = elements, elements, elements.pixels_at, True
+    sop_class = str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
     if not sop_class:
         raise ValueError("no SOP class")
     if sop_class == _DIRECTORY:
         skipped["DICOM directory file"] += 1
         return []
     modality = str(dataset.get("Modality", ""))
-    is_image = "Rows" in dataset or "Image Storage" in sop_class.name
+    is_image = "Rows" in dataset or "Image Storage" in UID(sop_class).name
     if modality in _NOT_IMAGES or not is_image:
         skipped["report or other object"] += 1
         return []
     syntax = str(meta.get("TransferSyntaxUID", ""))
-    group = struct.unpack("<H", tag[:2])[0] if len(tag) == 4 else 0
-    if syntax != DeflatedExplicitVRLittleEndian and _PIXEL_GROUP not in (group, _swapped(group)):
+    if not whole and syntax != DeflatedExplicitVRLittleEndian:
         raise ValueError("cut off before the pixels")
-    return _headers(dataset, path, syntax, offset, size, keywords)
+    return _headers(dataset, path, syntax, offset, os.stat(path).st_size, keywords)
+
+
+def _parse_file(path: Path) -> tuple[Dataset, Dataset, int, bool]:
+    """The data set without its pixels, that of group 2, where pydicom stopped in the file, and whether at pixels."""
+    with open(path, "rb") as file:
+        if not _looks_like_dicom(file.read(132)):
+            raise _NotDicom
+        file.seek(0)
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        offset, tag = file.tell(), file.read(4)
+    group = struct.unpack("<H", tag[:2])[0] if len(tag) == 4 else 0
+    return dataset, getattr(dataset, "file_meta", Dataset()), offset, _PIXEL_GROUP in (group, _swapped(group))
 
 
 def _swapped(value: int) -> int:
@@ -250,19 +257,19 @@ def _swapped(value: int) -> int:
 
 
 def _headers(
-    dataset: Dataset, path: Path, syntax: str, offset: int, size: int, keywords: tuple[str, ...]
+    dataset: Dataset | Elements, path: Path, syntax: str, offset: int, size: int, keywords: tuple[str, ...]
 ) -> list[SliceHeader]:
     common = {
         "path": path,
-        "series_uid": str(dataset.SeriesInstanceUID),
+        "series_uid": str(_needed(dataset, "SeriesInstanceUID")),
         "study_uid": str(dataset.get("StudyInstanceUID", "")),
         "sop_uid": str(dataset.get("SOPInstanceUID", "")),
         "modality": str(dataset.get("Modality", "")),
         "description": str(dataset.get("SeriesDescription") or "").strip(),
-        "rows": int(dataset.Rows),
-        "columns": int(dataset.Columns),
-        "bits_allocated": int(dataset.BitsAllocated),
-        "bits_stored": int(dataset.get("BitsStored", dataset.BitsAllocated)),
+        "rows": int(_needed(dataset, "Rows")),
+        "columns": int(_needed(dataset, "Columns")),
+        "bits_allocated": int(_needed(dataset, "BitsAllocated")),
+        "bits_stored": int(dataset.get("BitsStored", dataset.get("BitsAllocated"))),
         "signed": int(dataset.get("PixelRepresentation", 0)) == 1,
         "samples": int(dataset.get("SamplesPerPixel", 1)),
         "padding": _integer(dataset, "PixelPaddingValue"),
@@ -304,7 +311,7 @@ def read_phase(header: SliceHeader) -> dict[str, str]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(header.path, stop_before_pixels=True, force=True)
+        dataset = read_elements(header.path, converter()) or _parse_file(header.path)[0]
         enhanced = "PerFrameFunctionalGroupsSequence" in dataset
         sources = _frame_sources(dataset)[header.frame] if enhanced else [dataset]
         return _facts(sources, _PHASE_KEYWORDS)
@@ -315,7 +322,7 @@ def _macros(group: Dataset) -> list[Dataset]:
     return [element.value[0] for element in group if element.VR == "SQ" and len(element.value)]
 
 
-def _place(sources: list[Dataset]) -> dict[str, Any]:
+def _place(sources: list[Dataset | Elements]) -> dict[str, Any]:
     """What may differ from frame to frame; the first source that has a value gives it."""
     image_type = _first(sources, "FrameType") or _first(sources, "ImageType") or ()
     image_type = (image_type,) if isinstance(image_type, str) else tuple(str(word).upper() for word in image_type)
@@ -332,30 +339,36 @@ def _place(sources: list[Dataset]) -> dict[str, Any]:
     }
 
 
-def _facts(sources: list[Dataset], keywords: tuple[str, ...]) -> dict[str, str]:
+def _facts(sources: list[Dataset | Elements], keywords: tuple[str, ...]) -> dict[str, str]:
     return {word: str(value) for word in keywords if (value := _first(sources, word)) not in (None, "")}
 
 
-def _first(sources: list[Dataset], keyword: str) -> Any:
+def _needed(dataset: Dataset | Elements, keyword: str) -> Any:
+    if keyword not in dataset:
+        raise ValueError(f"no {keyword}")
+    return dataset.get(keyword)
+
+
+def _first(sources: list[Dataset | Elements], keyword: str) -> Any:
     for source in sources:
         if keyword in source:
             return source.get(keyword)
     return None
 
 
-def _numbers(sources: list[Dataset], keyword: str, count: int) -> tuple[float, ...] | None:
+def _numbers(sources: list[Dataset | Elements], keyword: str, count: int) -> tuple[float, ...] | None:
     values = _first(sources, keyword)
     if values is None or isinstance(values, str) or len(values) != count:
         return None
     return tuple(float(value) for value in values)
 
 
-def _number(sources: list[Dataset], keyword: str) -> float | None:
+def _number(sources: list[Dataset | Elements], keyword: str) -> float | None:
     value = _first(sources, keyword)
     return None if value in (None, "") else float(value)
 
 
-def _integer(dataset: Dataset, keyword: str) -> int | None:
+def _integer(dataset: Dataset | Elements, keyword: str) -> int | None:
     try:
         return int(dataset.get(keyword))
     except (TypeError, ValueError):

@@ -166,7 +166,9 @@ def _natural(value: str) -> tuple:
 
 
 def _place_key(header: SliceHeader) -> tuple | None:
-    return None if header.position is None else tuple(round(x / (10 * SAME_PLACE_MM)) for x in header.position)
+    if header.position is None or not np.isfinite(header.position).all():
+        return None
+    return tuple(round(x / (10 * SAME_PLACE_MM)) for x in header.position)
 
 
 def normal_of(header: SliceHeader) -> np.ndarray | None:
