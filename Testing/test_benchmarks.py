@@ -166,7 +166,8 @@ def test_quick_rows_compare_ours_with_peers_on_real_work(tmp_path):
     assert list(rows) == ["naming", "dicom", "metrics"] and all(row["quick"] for row in rows.values())
     for row in rows.values():
         for one in row["comparisons"]:
-            assert next(iter(one["taken"])).startswith("ours") and len(one["taken"]) == 2
+            assert next(iter(one["taken"])).startswith("ours")
+            assert sum(not name.startswith("ours") for name in one["taken"]) == 1
             assert all(taken["cpu_s"] > 0 and taken["wall_s"] > 0 for taken in one["taken"].values())
     assert max(rows["metrics"]["facts"]["differences"]) < 1e-5  # of small masks, whose distances MONAI rounds
 

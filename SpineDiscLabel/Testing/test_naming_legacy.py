@@ -16,6 +16,7 @@ from SpineDiscLabelLib.naming_legacy import (
     legacy_name_chain,
     legacy_skeleton_search,
     skeleton_cost,
+    skeleton_search,
 )
 
 
@@ -41,9 +42,30 @@ def test_the_search_finds_the_true_disc_of_every_channel():
     assert found.chosen == (1,) * 11 and found.combinations == 2**11
 
 
-def test_it_cannot_do_with_fewer_than_five():
+def test_the_same_choice_is_made_without_trying_every_combination():
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        count = int(rng.integers(5, 9))
+        channels = [rng.uniform((0, 60), (180, 150), (rng.integers(1, 4), 2)) for _ in range(count)]
+        tried, found = legacy_skeleton_search(channels), skeleton_search(channels)
+        assert found.chosen == tried.chosen and found.combinations == tried.combinations
+        assert found.cost == pytest.approx(tried.cost, rel=1e-12)
+
+
+def test_a_skeleton_of_no_length_is_no_choice():
+    channels = [np.zeros((1, 2))] * 5
+    assert skeleton_search(channels).chosen == (None,) * 5
+
+
+@pytest.mark.parametrize("search", [legacy_skeleton_search, skeleton_search])
+def test_it_cannot_do_with_fewer_than_five_or_an_empty_channel(search):
+    channels = [np.array([[float(i), 0.0]]) for i in range(12)]
     with pytest.raises(InputError, match="at least five"):
-        legacy_skeleton_search([np.array([[float(i), 0.0]]) for i in range(4)])
+        search(channels[:4])
+    with pytest.raises(InputError, match="at most 11"):
+        search(channels)
+    with pytest.raises(InputError, match="one candidate or more"):
+        search([*channels[:5], np.zeros((0, 2))])
 
 
 def test_the_fork_leaves_crowded_channels_out_and_wants_rows_to_increase():
@@ -85,8 +107,7 @@ def test_naming_by_the_old_methods():
     with pytest.raises(InputError, match="no naming method"):
         legacy_name_chain(candidates, "best")
     everywhere = [Candidate(c.position_ras_mm, 0.9, np.ones(DISC_COUNT)) for c in candidates]
-    with pytest.raises(InputError, match="too long"):
-        legacy_name_chain(everywhere)
+    assert legacy_name_chain(everywhere) == expected  # 11 ** 11 combinations
 
 
 def test_channels_end_with_the_last_that_shows_a_disc():
