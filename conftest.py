@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,17 @@ for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "St
 
 #: Counts what becomes of the fault catalogue (Testing/faults/catalogue.csv) and says so at the end.
 pytest_plugins = ["Testing.faults.fault_plugin"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is collected stays to the end: looking through it for garbage, again and again, would take seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from NeuraxisLib.errors import NeuraxisError
-from Testing.faults.catalogue import Fault, catalogue
+from Testing.faults.catalogue import Fault, NamedTest, catalogue
 
 #: What was said (errors in words, and what tests heard from other processes) during the test that runs now.
 _heard: list[str] = []
@@ -39,16 +39,20 @@ class FaultReport:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark the tests that rows name; before any are deselected."""
+        rows: dict[tuple[str, str], list[tuple[NamedTest, Fault]]] = defaultdict(list)
+        for row in catalogue():
+            for named in row.tests:
+                rows[named.file, named.function].append((named, row))
         for item in items:
             function, parameters = getattr(item, "originalname", None) or item.name, ""
             if hasattr(item, "callspec"):
                 parameters = item.callspec.id
             test = (item.path.name, function, parameters)
             self.collected.add(test)
-            for row in catalogue():
-                if any(named.matches(*test) for named in row.tests):
-                    item.add_marker(pytest.mark.fault(row.id))
-                    self._rows[item.nodeid].append(row)
+            found = {row.id: row for named, row in rows.get(test[:2], ()) if named.matches(*test)}
+            for row in found.values():
+                item.add_marker(pytest.mark.fault(row.id))
+                self._rows[item.nodeid].append(row)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
