@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from HemorrhageSegLib._brain_morphology import FLAT, dilated, eroded
+from NeuraxisLib.measure import bounding_box
 from NeuraxisLib.volume import Volume
 
 #: Clotted blood stays below about 100 HU; what is denser is bone or calcium.
@@ -23,7 +25,7 @@ def searched_space(axial: Volume, brain: np.ndarray) -> np.ndarray:
         axial: CT in HU with axial slices.
         brain: bool (k, j, i), intracranial space.
     """
-    box = _box(brain)
+    box = bounding_box(brain)
     excess = (np.clip(axial.array[box], -100, 300) - np.float32(DENSEST_BLOOD_HU)) * brain[box]
     space = np.zeros_like(brain)
     space[box] = brain[box] & (_blurred(excess, axial) < 0)
@@ -45,25 +47,21 @@ def drop_bone_edges(
         threshold: probability from which a voxel is called blood.
         others: further maps (k, j, i), set to 0 in the same places.
     """
-    from scipy import ndimage
-
     if not (probability >= threshold).any():
         return
     box = _box(space, margin=int(np.ceil(3 * DENSITY_BLUR_MM / min(axial.spacing_mm[:2]))))
     density = np.clip(axial.array[box], -100, 300).astype(np.float32)
     at_bone = _blurred(density, axial) >= DENSEST_BLOOD_HU
     clear = (probability[box] >= threshold) & ~at_bone
-    cross = ndimage.generate_binary_structure(3, 1)[1:2]  # within the slice: thick slices say little of each other
-    vouched = ndimage.binary_dilation(ndimage.binary_opening(clear, cross), disc(axial, BONE_EDGE_MM))
+    opened = dilated(eroded(clear, FLAT), FLAT)  # within the slice: thick slices say little of each other
+    vouched = dilated(opened, disc(axial, BONE_EDGE_MM))
     for values in (probability, *others):
         values[box][at_bone & ~vouched] = 0
 
 
-def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice, slice]:
+def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice, slice]:
     """The box of a mask, widened in-plane by ``margin`` voxels as far as the image goes."""
-    from scipy import ndimage
-
-    slices, *in_plane = ndimage.find_objects(mask.astype(np.uint8))[0]
+    slices, *in_plane = bounding_box(mask)
     return slices, *(slice(max(0, side.start - margin), side.stop + margin) for side in in_plane)
 
 

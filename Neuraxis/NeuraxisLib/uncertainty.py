@@ -79,7 +79,8 @@ def volume_interval(
 
     _check_shapes(volume, probability, mask)
     strict, loose = cutoffs(threshold, coverage)
-    possible = (probability >= loose) | (mask != 0)
+    possible = probability >= loose
+    possible |= mask != 0
     box = bounding_box(possible)
     marked, p = mask[box] != 0, probability[box]
     voxel_ml = volume.voxel_volumes_ml[box[0]]
@@ -121,17 +122,22 @@ def component_intervals(
     if not lesions:
         return []
     strict, loose = cutoffs(threshold, coverage)
-    owner = np.zeros(probability.shape, dtype=np.int32)
-    for number, lesion in enumerate(lesions, start=1):
-        lesion.paint(owner, number)
-    possible = (probability >= loose) | (owner != 0)
+    possible = probability >= loose
+    for lesion in lesions:
+        lesion.paint(possible, True)
     box = bounding_box(possible)
-    owner, possible, p = owner[box], possible[box], probability[box]
+    possible, p = possible[box], probability[box]
+    owner = np.zeros(possible.shape, dtype=np.int32)
+    for number, lesion in enumerate(lesions, start=1):
+        inner = tuple(slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(lesion.box, box))
+        owner[inner][lesion.mask] = number
     voxel_ml = volume.voxel_volumes_ml[box[0]]
     low = _volumes_by_owner(np.where(p >= strict, owner, 0), voxel_ml, len(lesions))
-    regions, _ = ndimage.label(possible, structure=np.ones((3, 3, 3)))
+    regions, count = ndimage.label(possible, structure=np.ones((3, 3, 3)))
+    held = np.bincount(regions[owner != 0], minlength=count + 1)
     for number, part in enumerate(ndimage.find_objects(regions), start=1):
-        _share_region(owner[part], regions[part] == number, volume.spacing_mm[::-1])
+        if held[number]:
+            _share_region(owner[part], regions[part] == number, volume.spacing_mm[::-1])
     high = _volumes_by_owner(owner, voxel_ml, len(lesions))
     return [(float(a), float(b)) for a, b in zip(low, high)]
 
@@ -175,8 +181,8 @@ def slice_uncertainties(entropy: np.ndarray, volume: Volume) -> np.ndarray:
     Voxels below ``CERTAIN_BITS`` do not count.
     """
     _check_shapes(volume, entropy)
-    sums = np.where(entropy >= CERTAIN_BITS, entropy, 0).sum(axis=(1, 2), dtype=np.float64)
-    return sums * volume.voxel_volumes_ml
+    sums = [plane[plane >= CERTAIN_BITS].sum(dtype=np.float64) for plane in entropy]
+    return np.array(sums) * volume.voxel_volumes_ml
 
 
 def most_uncertain_slices(entropy: np.ndarray, volume: Volume, count: int = 5) -> list[int]:
