@@ -146,24 +146,23 @@ class SliceGrid:
         """(K, J, I) source values -> (n, size, size) float32 on the grid; ``outside`` fills beyond the image."""
         size = self.rows.shape[1]
         out = np.zeros((len(self.slabs), size, size), np.float32)
-        for k in range(len(array)):
+        for k, (rows, columns) in enumerate(zip(_sparse(self.rows), _sparse(self.columns))):
             used = np.flatnonzero(self.slabs[:, k])
             if used.size:
                 shifted = array[k].astype(np.float32) - outside
-                image = self.rows[k] @ shifted @ self.columns[k].T
+                image = (columns @ (rows @ shifted).T).T
                 out[used] += self.slabs[used, k, None, None] * image
         return out + outside
 
     def backward(self, values: np.ndarray) -> np.ndarray:
         """(n, size, size) grid values (probabilities) -> (K, J, I) float32 on the source grid; 0 outside."""
-        count, rows, columns = len(self.back_slabs), self.back_rows.shape[1], self.back_columns.shape[1]
-        out = np.zeros((count, rows, columns), np.float32)
-        for k in range(count):
+        out = np.zeros((len(self.back_slabs), self.back_rows.shape[1], self.back_columns.shape[1]), np.float32)
+        for k, (rows, columns) in enumerate(zip(_sparse(self.back_rows), _sparse(self.back_columns))):
             used = np.flatnonzero(self.back_slabs[k])
             if used.size:
                 image = np.tensordot(self.back_slabs[k, used], values[used], axes=1)
                 if image.any():
-                    out[k] = self.back_rows[k] @ image @ self.back_columns[k].T
+                    out[k] = rows @ (columns @ image.T).T
         return out
 
 
@@ -217,6 +216,15 @@ def weights_of_slices(at: np.ndarray, count: int, scale: float) -> np.ndarray:
         weights = linear_weights(at[0], count, scale)
         return np.broadcast_to(weights, (len(at), *weights.shape))
     return np.stack([linear_weights(row, count, scale) for row in at])
+
+
+def _sparse(weights: np.ndarray) -> list:
+    """The (n, count) weights of every slice as sparse matrices: most are 0; slices that share them share one."""
+    from scipy.sparse import csr_array
+
+    if weights.strides[0] == 0:
+        return [csr_array(weights[0])] * len(weights)
+    return [csr_array(each) for each in weights]
 
 
 def linear_weights(at: np.ndarray, count: int, scale: float) -> np.ndarray:
