@@ -257,11 +257,15 @@ class NetworkFinder:
             from NeuraxisLib.window_inference import WindowPredictor
 
             return WindowPredictor
-        once = not (self._method.sampled or self._options.legacy_batch_statistics)
-        if once and self._model.header["architecture"]["name"] == "SLEXNet":
+        architecture = self._model.header["architecture"]["name"]
+        if architecture == "SLEXNet" and not (self._method.sampled or self._options.legacy_batch_statistics):
             from HemorrhageSegLib.networks.slex_inference import SlexPredictor
 
             return SlexPredictor
+        if architecture == "DRUNet" and not self._options.legacy_batch_statistics:
+            from HemorrhageSegLib.networks.drunet_inference import DRUNetPredictor
+
+            return DRUNetPredictor
         from NeuraxisLib.inference import SlicePredictor
 
         return SlicePredictor

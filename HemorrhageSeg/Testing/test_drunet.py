@@ -9,6 +9,8 @@ from network_formulas import as_numpy, below, convolve, normalise, randomise, ru
 from torch import nn
 
 from HemorrhageSegLib.networks.drunet import DRUNet, Level, Unit, Up
+from HemorrhageSegLib.networks.drunet_inference import DRUNetPredictor, FusedDRUNet, elu_
+from NeuraxisLib.inference import foreground
 
 # -- an independent formulation: channels first, one image, float64 --------------------------------------------
 
@@ -124,3 +126,37 @@ def test_batch_norm_has_the_constants_of_the_released_code() -> None:
 def test_base_must_be_a_multiple_of_four(base: int) -> None:
     with pytest.raises(ValueError, match="multiple of 4"):
         DRUNet(1, base)
+
+
+# -- predicting on the processor ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("inputs", "base", "outputs"), [(1, 4, 1), (4, 16, 1), (3, 8, 2)])
+def test_fewer_steps_give_the_same(inputs: int, base: int, outputs: int) -> None:
+    network = randomise(DRUNet(inputs, base, outputs))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    pictures = np.random.default_rng(4).normal(size=(5, inputs, 64, 96)).astype(np.float32)
+    predictor = DRUNetPredictor(network, "cpu", "float32")
+    predictor.batch = 3
+    found = predictor.predict(pictures.__getitem__, 5)
+    with torch.inference_mode():
+        expected = foreground(network(torch.from_numpy(pictures))).numpy()
+    assert isinstance(predictor._ready["float32"], FusedDRUNet)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=min(1e-4, 0.01 * expected.std()))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_bfloat16_takes_the_network_as_it_is() -> None:
+    network = randomise(DRUNet(1, 4))
+    pictures = np.random.default_rng(5).normal(size=(2, 1, 32, 32)).astype(np.float32)
+    rough = DRUNetPredictor(network, "cpu", "bfloat16").predict(pictures.__getitem__, 2)
+    exact = DRUNetPredictor(network, "cpu", "float32").predict(pictures.__getitem__, 2)
+    assert 0 < np.abs(rough - exact).max() < 0.1
+
+
+def test_elu_from_powers_of_two() -> None:
+    values = torch.cat([torch.linspace(-200, 200, 10_001), torch.logspace(-30, 2, 99), -torch.logspace(-30, 2, 99)])
+    values = torch.cat([values, torch.tensor([0.0, -0.0, torch.inf, -torch.inf])])
+    expected = nn.functional.elu(values.double())
+    torch.testing.assert_close(elu_(values.clone()).double(), expected, atol=1.2e-7, rtol=0)
+    assert elu_(torch.tensor([torch.nan])).isnan()
