@@ -112,7 +112,7 @@ def test_damaged_headers_say_what_pydicom_says(syntax, by_pydicom, tmp_path):
     data, rng = save(image, tmp_path / "a.dcm").read_bytes(), np.random.default_rng(0)
     end = data.index(b"\xe0\x7f\x10\x00") + 12
     ways = Counter()
-    for _ in range(400):
+    for _ in range(250):
         damaged = bytearray(data)
         for at in rng.integers(128, end, rng.integers(1, 3)):
             damaged[at] = rng.integers(256) if rng.random() < 0.5 else damaged[at] ^ 1 << rng.integers(8)
@@ -120,7 +120,7 @@ def test_damaged_headers_say_what_pydicom_says(syntax, by_pydicom, tmp_path):
         answer = found(tmp_path / "a.dcm")
         assert answer == by_pydicom(tmp_path / "a.dcm")
         ways[walked(tmp_path / "a.dcm")] += 1
-    assert ways[True] > 100 and ways[False] > 10
+    assert ways[True] > 60 and ways[False] > 10
 
 
 def test_odd_headers_are_left_to_pydicom(tmp_path):
