@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from NeuraxisLib.dicom_headers import SliceHeader
@@ -170,7 +171,8 @@ def _is_for_itk(header: SliceHeader) -> bool:
     """Whether only ITK may know: pixels of the JPEG family that pydicom cannot decode here.
 
     Where pydicom can, its failure means damage. On damaged run lengths, on fragments that do not follow each other and
-    on streams whose markers are wrong ITK may never return, or crash, so it gets none of them.
+    on streams whose markers are wrong ITK may never return, or crash, and for an element that claims more bytes than
+    the file has it takes as much memory, so it gets none of them.
     """
     syntax = UID(header.transfer_syntax, IGNORE)
     if syntax not in _ITK_SYNTAXES or _has_decoder(syntax):
@@ -180,11 +182,15 @@ def _is_for_itk(header: SliceHeader) -> bool:
 
 
 def _fragments(path: Path) -> list[bytes]:
-    """Compressed pixels: the table of offsets and the fragments; empty unless they follow each other (PS3.5 A.4)."""
+    """Compressed pixels: the table of offsets and the fragments; empty unless they follow each other (PS3.5 A.4).
+
+    Empty as well if an element ends beyond the file.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            data = pydicom.dcmread(path, force=True).PixelData or b""
+            dataset = pydicom.dcmread(path, force=True)
+            data = b"" if any(map(_is_cut_off, dataset.values())) else dataset.PixelData or b""
         except Exception:  # a damaged header may fail in any way inside the parser
             return []
     found, at = [], 0
@@ -195,6 +201,11 @@ def _fragments(path: Path) -> list[bytes]:
         found.append(data[at + 8 : at + 8 + length])
         at += 8 + length
     return found if at == len(data) else []
+
+
+def _is_cut_off(element: RawDataElement | DataElement) -> bool:
+    raw = isinstance(element, RawDataElement) and element.length != 0xFFFFFFFF
+    return raw and len(element.value or b"") < element.length
 
 
 def _markers_are_right(stream: bytes, header: SliceHeader) -> bool:

@@ -13,6 +13,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from NeuraxisLib import dicom_headers, dicom_pixels
 from NeuraxisLib.dicom import read_series
 from NeuraxisLib.errors import (
     DependencyError,
@@ -57,6 +58,15 @@ def test_absent_decoder_is_named_with_its_remedy(tmp_path):
         dataset.save_as(path)
     with pytest.raises(DependencyError, match=r"'0000.dcm' is compressed as 'MPEG-4 .* install .* or export"):
         read_series(folder)
+
+
+def test_itk_gets_no_file_whose_last_element_ends_beyond_it(monkeypatch, tmp_path):
+    path = build.in_syntax(tmp_path / "series", "JPEG") / "0004.dcm"
+    header = dicom_headers.read_headers(path)[0]
+    monkeypatch.setattr(dicom_pixels, "_has_decoder", lambda syntax: False)
+    assert dicom_pixels._is_for_itk(header)
+    path.write_bytes(path.read_bytes() + b"\xfc\xff\xfc\xffOB\0\0" + (3_000_000_000).to_bytes(4, "little") + b"\0" * 8)
+    assert not dicom_pixels._is_for_itk(header)  # which would take 3 GB
 
 
 @pytest.mark.parametrize(
