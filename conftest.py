@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import os
 import sys
@@ -11,12 +12,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent
-for folder in (ROOT, *(ROOT / room for room in ("Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel"))):
+ROOMS = ("Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel")
+for folder in (ROOT, *(ROOT / room for room in ROOMS)):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
 #: Counts what becomes of the fault catalogue (Testing/faults/catalogue.csv) and says so at the end.
 pytest_plugins = ["Testing.faults.fault_plugin"]
+
+
+def pytest_sessionstart() -> None:
+    """Hundreds of processes will load the libraries: where Python is told to keep no bytecode, it is made once here."""
+    if sys.dont_write_bytecode:
+        for library in (*(ROOT / room / f"{room}Lib" for room in ROOMS), ROOT / "Training"):
+            compileall.compile_dir(library, quiet=2)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -275,17 +275,18 @@ def test_two_processes_of_torchrun_train_as_one(bank, tmp_path):  # noqa: F811
     """The same batches shared by two: weights after a few steps differ by rounding alone; files are written once."""
     settings = (*TINY, "fitting.steps=4", "fitting.batch=4", "fitting.ema=0", "fitting.validate_every=2")
     ends = []
-    for run, starter in (
-        ("one", []),
-        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--"]),
-    ):
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", train.__file__]
+    for run, starter in (("one", []), ("two", two)):
         folder = tmp_path / run
         shutil.copytree(bank, folder / "bank")
         given = [part for text in settings for part in ("--set", text)]
-        command = [sys.executable, *starter, train.__file__, str(RECIPES / "hemorrhage_drunet_starter.toml")]
-        command += [str(folder / "made.safetensors"), "--run", str(folder), "--device", "cpu", "--threads", "1", *given]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr[-2000:]
+        command = [*starter, str(RECIPES / "hemorrhage_drunet_starter.toml"), str(folder / "made.safetensors")]
+        command += ["--run", str(folder), "--device", "cpu", "--threads", "1", *given]
+        if starter:
+            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            assert done.returncode == 0, done.stderr[-2000:]
+        else:
+            assert train.main(command) == 0
         ends.append(torch.load(folder / "checkpoint.pt", weights_only=True))
         records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         assert [record["step"] for record in records if "dice" in record] == [2, 4]
