@@ -29,6 +29,7 @@ from NeuraxisLib.batch_entry import (
 from NeuraxisLib.batch_ledger import Ledger
 from NeuraxisLib.batch_local import CANCELLED, DONE, FAILED, PROGRESS, CaseEvent, CaseJob
 from NeuraxisLib.batch_place import place_of
+from NeuraxisLib.batch_table import Tables
 from NeuraxisLib.errors import (
     CancelledError,
     DependencyError,
@@ -45,11 +46,8 @@ from NeuraxisLib.task import get_task
 
 __all__ = ["Batch", "CaseOutcome", "Entry", "summary"]
 
-#: The tables are brought up to date this often while cases run.
-TABLE_EVERY_S = 60.0
-#: ... and seldom enough that writing them takes no more than a hundredth of the time.
-TABLE_SHARE = 100
-#: How long one poll may look at cases that are finished already, so that a panel stays alive.
+#: How long one poll may look at cases that are finished already, or wait for the last tables, so that a panel stays
+#: alive.
 _LOOK_S = 0.05
 
 
@@ -77,7 +75,6 @@ class Batch:
         entries: one per case, in order.
         state: "running", "paused", "done", "cancelled" or "stopped" (no case can be computed: see ``failure``).
         failure: why it was stopped.
-        notes: sentences about what could not be written beside the results.
     """
 
     def __init__(
@@ -110,7 +107,7 @@ class Batch:
         self.entries = [Entry(case, self.output / folders[case.name], number=n) for n, case in enumerate(cases)]
         self._counts = Counter({WAITING: len(cases)})  # of every status, as there may be 100,000 cases
         self.failure: NeuraxisError | None = None
-        self.notes: list[str] = []
+        self._tables = Tables(self, self._place)
         self._ledger = Ledger(self._place.desk)
         self._begin(self.entries)
 
@@ -130,6 +127,11 @@ class Batch:
     def is_finished(self) -> bool:
         """Whether it has ended, in whatever way."""
         return self.state in ("done", "cancelled", "stopped")
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about what could not be written beside the results."""
+        return self._tables.notes
 
     def count(self, status: str) -> int:
         """How many cases have a status."""
@@ -187,8 +189,7 @@ class Batch:
                 self._handle(event)
             self._fill()
             self._place.commit()
-            if time.monotonic() - self._table_at > max(TABLE_EVERY_S, TABLE_SHARE * self._table_s):
-                self.write_tables()
+            self._tables.keep_up()
         except OutputError as error:  # the ledger itself
             self._stop(error)
         self._end_if_through()
@@ -234,29 +235,23 @@ class Batch:
         if not self.is_finished:
             self._retried |= {id(entry) for entry in failed}
             self._waiting.extend(failed)
+            self._end = ""
             return
-        self._ledger = Ledger(self._place.desk)
+        self._ledger = Ledger(self._place.desk, known=self._ledger)
         self._begin([entry for entry in self.entries if entry.status == WAITING])
         self._retried = {id(entry) for entry in failed}
 
     def close(self) -> None:
         """Let go of the workers and the ledger; cases under way are dropped."""
         self._workers.close()
+        self._tables.has_ended(None)
         self._ledger.close()
         self._place.close()
 
     def write_tables(self, report: bool = False) -> None:
-        """Write cases.csv, cases.parquet and, at the end, report.html; what fails is said in ``notes``."""
-        from NeuraxisLib.batch_table import TABLES, write_tables
-
-        begun = time.monotonic()
-        self.notes = write_tables(self, self.tables, report)
-        try:
-            self._place.publish(TABLES)
-        except OutputError as error:
-            self.notes.append(str(error))
-        self._table_at = time.monotonic()
-        self._table_s = self._table_at - begun
+        """Write cases.csv, cases.parquet and, if asked, report.html now; what fails is said in ``notes``."""
+        self._tables.begin(report)
+        self._tables.has_ended(None)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -266,8 +261,8 @@ class Batch:
         self._next: Entry | None = None  # the first that waits, once it is known not to be finished
         self._retried: set[int] = set()
         self._computed, self._paused_s, self._paused_at = 0, 0.0, 0.0
-        self._started, self._table_at, self._number = time.monotonic(), time.monotonic(), 0
-        self._table_s = 0.0
+        self._started, self._number = time.monotonic(), 0
+        self._end = ""  # the state that it will have once the last tables are written
 
     def _seconds_running(self) -> float:
         paused = self._paused_s + (time.monotonic() - self._paused_at if self.state == "paused" else 0.0)
@@ -418,13 +413,14 @@ class Batch:
     def _end_if_through(self) -> None:
         if self.is_finished or self._running or self._waiting:
             return
-        if self.failure is not None:
-            self.state = "stopped"
-        else:
-            self.state = "cancelled" if self._cancelling else "done"
-        if self.state == "done":
-            self._place.sweep()
-        self.write_tables(report=True)
+        if not self._end:
+            self._end = "stopped" if self.failure is not None else "cancelled" if self._cancelling else "done"
+            if self._end == "done":
+                self._place.sweep()
+            self._tables.begin(report=True)
+        if not self._tables.has_ended(_LOOK_S):
+            return
+        self.state = self._end
         self._ledger.close()
         self._workers.close()
         if self.state == "stopped" and self._on_failed:

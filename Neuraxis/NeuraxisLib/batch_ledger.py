@@ -25,13 +25,15 @@ class Ledger:
 
     Args:
         output: folder of the batch; made if it is not there.
+        known: the same ledger, closed before; it is read anew only if it has grown since.
 
     Raises:
         OutputError: it cannot be written to, or another batch is writing to it.
     """
 
-    def __init__(self, output: Path):
+    def __init__(self, output: Path, known: Ledger | None = None):
         self.records: dict[str, dict[str, Any]] = {}
+        self._size_closed = -1
         self._path = output / LEDGER_FILE
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -43,7 +45,10 @@ class Ledger:
             raise OutputError(
                 f"Another batch is writing to '{output.name}'; wait for its end or choose another folder."
             )
-        self._read()
+        if known is not None and known._size_closed == self._size():
+            self.records = known.records
+        else:
+            self._read()
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append the record of one case (its name under ``case``) and flush it to the disk.
@@ -63,8 +68,12 @@ class Ledger:
     def close(self) -> None:
         """Let go of the file and its lock."""
         if self._file is not None:
+            self._size_closed = self._size()
             self._file.close()
             self._file = None
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def _read(self) -> None:
         self._file.seek(0)

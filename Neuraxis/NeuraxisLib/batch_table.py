@@ -3,24 +3,82 @@
 from __future__ import annotations
 
 import csv
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from NeuraxisLib.atomic import atomic_write
-from NeuraxisLib.errors import NeuraxisError
+from NeuraxisLib.errors import NeuraxisError, OutputError
+from NeuraxisLib.process import as_user_error
 from NeuraxisLib.result_text import csv_cell
 
 if TYPE_CHECKING:
     from NeuraxisLib.batch import Batch
 
 CSV_FILE, PARQUET_FILE, REPORT_FILE = TABLES = "cases.csv", "cases.parquet", "report.html"
+#: They are brought up to date this often while cases run ...
+EVERY_S = 60.0
+#: ... and seldom enough that writing them takes no more than a hundredth of the time.
+SHARE = 100
 #: Columns before and after those of the measurements, with the type that Parquet gives them.
 _BEFORE = {"case": str, "status": str, "error_code": str, "error": str}
 _AFTER = {
     "warnings": str, "series_chosen": str, "result_folder": str, "model": str, "neuraxis_version": str,
     "attempts": int, "seconds": float, "finished": str,
 }  # fmt: skip
+
+
+class Tables:
+    """The tables of a batch, written in a thread, so that a panel with 10,000 cases stays alive meanwhile.
+
+    Args:
+        batch: its entries are read once, when writing begins.
+        place: where they go (see :mod:`NeuraxisLib.batch_place`).
+
+    Attributes:
+        notes: sentences about what could not be written.
+    """
+
+    def __init__(self, batch: Batch, place: Any):
+        self.notes: list[str] = []
+        self._batch, self._place = batch, place
+        self._thread: threading.Thread | None = None
+        self._ended_at, self._seconds = time.monotonic(), 0.0
+
+    def keep_up(self) -> None:
+        """Write them now and then; call it often."""
+        if self.has_ended() and time.monotonic() - self._ended_at > max(EVERY_S, SHARE * self._seconds):
+            self.begin()
+
+    def begin(self, report: bool = False) -> None:
+        """Begin to write cases.csv, cases.parquet and, if asked, report.html, after those under way."""
+        self.has_ended(None)
+        self._thread = threading.Thread(target=self._write, args=(report,), daemon=True)
+        self._thread.start()
+
+    def has_ended(self, patience_s: float | None = 0.0) -> bool:
+        """Whether nothing is being written any more; waits up to ``patience_s`` for it, or as long as it takes."""
+        if self._thread is not None:
+            self._thread.join(patience_s)
+            if self._thread.is_alive():
+                return False
+            self._thread = None
+            try:
+                self._place.publish(TABLES)
+            except OutputError as error:
+                self.notes.append(str(error))
+            self._ended_at = time.monotonic()
+        return True
+
+    def _write(self, report: bool) -> None:
+        begun = time.monotonic()
+        try:
+            self.notes = write_tables(self._batch, self._place.desk, report)
+        except Exception as error:
+            self.notes = [str(as_user_error(error))]
+        self._seconds = time.monotonic() - begun
 
 
 def write_tables(batch: Batch, folder: Path, report: bool = False) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from NeuraxisLib.batch_cases import Case, find_cases, gathered
 from NeuraxisLib.batch_entry import DONE, FAILED, RUNNING, WAITING
 from NeuraxisLib.batch_local import LocalWorkers
 from NeuraxisLib.batch_record import main_value
-from NeuraxisLib.errors import NeuraxisError
+from NeuraxisLib.errors import CancelledError, NeuraxisError
 from NeuraxisLib.models import installed_models
 from NeuraxisLib.panel import plain_tip, time_left
 from NeuraxisLib.remote import RemoteFolder, local_copy
@@ -30,6 +31,8 @@ from NeuraxisLib.volume import Volume
 
 UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
 POLL_INTERVAL_MS = 100
+#: How long one turn of the timer may draw rows of the table.
+DRAWING_S = 0.05
 #: In pixels; the last column takes the rest.
 COLUMN_WIDTHS = (140, 90, 90)
 FOLDER, TABLE, DATABASE = "folder", "table", "database"
@@ -47,7 +50,7 @@ class BatchSection:
         self._panel = panel
         self._batch: Batch | None = None
         self._numbers: dict[str, int] = {}  # name of a case -> its row
-        self._shown: set[str] = set()  # cases whose row has to be drawn anew
+        self._shown: dict[str, None] = {}  # cases whose row has to be drawn anew, in their order
         self.top = slicer.util.loadUI(str(UI_FOLDER / "BatchPanel.ui"))
         self.ui = ui = slicer.util.childWidgetVariables(self.top)
         self._timer = qt.QTimer()
@@ -167,27 +170,35 @@ class BatchSection:
             self._say(_("Choose the folder or the table of the cases first."))
         else:
             files = files_of(chosen) if kind == DATABASE else []
-            self._panel.start(
-                lambda progress: _find(kind, source, files, task, output, progress),
-                _("The cases were found."),
-                lambda cases: self.startBatch(task.name, cases, output),
-            )
+            workers = LocalWorkers(self._panel.logic.newClient, ui.workersSpinBox.value)
+            model = ui.modelComboBox.currentData or ""
+            self._drop()
 
-    def startBatch(self, task: str, cases: list[Case], output: str) -> None:
-        """Run cases that were found."""
+            def prepare(progress: Progress) -> Batch:
+                cases = _find(kind, source, files, task, output, progress)
+                progress(1.0, "Looking at earlier results")
+                batch = Batch(task.name, cases, output, workers, model=model, on_case=self._onCase)
+                try:
+                    progress(1.0, "Starting")
+                except CancelledError:
+                    batch.close()
+                    raise
+                return batch
+
+            self._panel.start(prepare, _("The cases were found."), self.startBatch)
+
+    def startBatch(self, batch: Batch) -> None:
+        """Run a batch; its cases are in the table from now on."""
+        self._batch = batch
+        self._fill(batch.entries)
+        self._begin()
+
+    def _drop(self) -> None:
+        """Let go of the batch of before."""
         if self._batch is not None:
             self._batch.close()
-        workers = LocalWorkers(self._panel.logic.newClient, self.ui.workersSpinBox.value)
-        model = self.ui.modelComboBox.currentData or ""
-        try:
-            self._batch = Batch(task, cases, output, workers, model=model, on_case=self._onCase)
-        except NeuraxisError as error:
-            self._batch = None
-            self._fill([])
-            self._say(str(error))
-            return
-        self._fill(self._batch.entries)
-        self._begin()
+        self._batch = None
+        self._fill([])
 
     def _begin(self) -> None:
         self.ui.pauseButton.checked = False
@@ -201,12 +212,16 @@ class BatchSection:
         if batch is None:
             return
         batch.poll()
-        for name in self._shown:
+        until = time.monotonic() + DRAWING_S
+        while self._shown:
+            name = next(iter(self._shown))
+            del self._shown[name]
             self._showEntry(batch.entries[self._numbers[name]])
-        self._shown = set()
+            if time.monotonic() > until:
+                break
         self.ui.batchProgressBar.value = round(100 * batch.fraction)
         self._say(self._sentence())
-        if batch.is_finished:
+        if batch.is_finished and not self._shown:
             self._timer.stop()
         self.refresh()
 
@@ -285,7 +300,7 @@ class BatchSection:
         return " ".join([words, ", ".join(word for word in more if word)]).strip()
 
     def _onCase(self, entry: Entry) -> None:
-        self._shown.add(entry.case.name)
+        self._shown[entry.case.name] = None
 
     def _selected(self) -> Entry | None:
         row = self.ui.casesTable.currentRow()
@@ -299,8 +314,7 @@ class BatchSection:
         table.setHorizontalHeaderLabels(heads)
         table.setRowCount(len(entries))
         self._numbers = {entry.case.name: number for number, entry in enumerate(entries)}
-        for entry in entries:
-            self._showEntry(entry)
+        self._shown = dict.fromkeys(self._numbers)  # by the timer, some at a time: there may be 10,000
         for column, width in enumerate(COLUMN_WIDTHS):
             table.setColumnWidth(column, width)
         table.horizontalHeader().setStretchLastSection(True)

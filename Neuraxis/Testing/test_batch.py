@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from NeuraxisLib import batch_ledger
+from NeuraxisLib import batch_ledger, batch_table
 from NeuraxisLib.batch import Batch, CaseOutcome, summary
 from NeuraxisLib.batch_cases import find_cases
 from NeuraxisLib.errors import (
@@ -94,6 +95,28 @@ def test_without_pyarrow_a_sentence_says_so(scans, model, tmp_path, monkeypatch)
     batch = start(scans, tmp_path / "out", model)
     batch.wait()
     assert "pyarrow" in batch.notes[0] and (tmp_path / "out" / "cases.csv").is_file()
+
+
+def test_polls_do_not_wait_for_long_tables_but_the_end_does(scans, model, tmp_path, monkeypatch):
+    slow, write = threading.Event(), batch_table.write_csv
+    monkeypatch.setattr(batch_table, "write_csv", lambda *table: (slow.wait(60), write(*table))[1])
+    monkeypatch.setattr(batch_table, "EVERY_S", 0.0)
+    batch = start(scans, tmp_path / "out", model)
+    while batch.count("waiting") or batch.count("running"):
+        batch.poll()
+    batch.poll()
+    assert not batch.is_finished and not (tmp_path / "out" / "report.html").exists()
+    slow.set()
+    batch.wait()
+    assert batch.state == "done" and (tmp_path / "out" / "report.html").is_file()
+    assert sorted(row["status"] for row in rows(tmp_path / "out").values()) == ["done", "done", "done", "failed"]
+
+
+def test_a_table_that_cannot_be_made_is_told_and_the_batch_ends(scans, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_table, "table", lambda entries: 1 / 0)
+    batch = start(scans, tmp_path / "out", model)
+    assert len(batch.wait()) == 4 and batch.state == "done"
+    assert len(batch.notes) == 1 and "ZeroDivisionError" in batch.notes[0]
 
 
 # -- going on -------------------------------------------------------------------------------------------------

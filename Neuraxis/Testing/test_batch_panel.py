@@ -124,6 +124,16 @@ def test_a_folder_of_cases_with_live_table_retry_and_export(application, section
     assert application.recorded.opened == [str(tmp_path / "out")]
 
 
+def test_rows_are_drawn_over_several_turns_so_that_slicer_stays_alive(section, scans, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["NeuraxisLib.scene_batch"], "DRAWING_S", 0.0)
+    choose(section, scans, tmp_path / "out")
+    section.ui.startButton.click()
+    until(section, lambda: section._batch is not None)
+    assert section.ui.casesTable.rowCount == 4 and section.ui.casesTable.item(3, 0) is None
+    until(section, lambda: not section.isRunning and not section._shown)
+    assert column(section, 1) == ["done", "done", "done", "failed"]
+
+
 def test_results_at_an_address_are_shown_opened_and_exported(application, section, scans, tmp_path):  # noqa: F811
     """What lies on another computer is fetched to be looked at; the console takes the same address, and it is done."""
     import slicer
