@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,20 @@ KERAS_ORIGINALS: dict[str, tuple[Callable, dict, int]] = {
 }
 
 
-def keras_file(name: str, path: Path, made_before: int = 0, **how) -> tuple[np.ndarray, np.ndarray]:
-    """Write the weights of an original; an image (32, 32, channels) and the original's logits of it."""
+@cache
+def keras_original(name: str, made_before: int = 0) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Layers of an original, an image (32, 32, channels) and the original's logits of it."""
     build, _, channels = KERAS_ORIGINALS[name]
     keras = KerasInNumpy(3, made_before)
     x = np.random.default_rng(1).normal(size=(32, 32, channels))
     logits = build(keras, x)
-    write_keras(path, keras.layers, **how)
+    return keras.layers, x, logits
+
+
+def keras_file(name: str, path: Path, made_before: int = 0, **how) -> tuple[np.ndarray, np.ndarray]:
+    """Write the weights of an original; an image (32, 32, channels) and the original's logits of it."""
+    layers, x, logits = keras_original(name, made_before)
+    write_keras(path, layers, **how)
     return x, logits
 
 
