@@ -11,7 +11,7 @@ from project_tree import ROOT
 
 sys.path.append(str(ROOT / "Testing" / "benchmarks"))
 
-from Testing.benchmarks import page, results, rows_scaling, table
+from Testing.benchmarks import page, reasons, results, rows_scaling, table
 from Testing.benchmarks.goals import GOALS, goals
 from Testing.benchmarks.results import Comparison, Row, Sheet, Work
 from Testing.benchmarks.turns import Apart, ContenderError, Here, Taken, median, take_turns
@@ -83,9 +83,26 @@ def test_ratios_are_of_the_first_and_own_variants_are_no_peers():
 
 def test_fraction_of_the_roofline_is_the_longer_of_both_limits():
     one = made_row().comparisons[0]
-    assert page.fraction(one, {"peak": {"float32": 1e10}, "bandwidth": 1e9}) == "0.5 (float32)"
-    assert page.fraction(one, {"peak": {"float32": 1e12}, "bandwidth": 1e7}) == "0.1 (float32)"
-    assert page.fraction(one, {}) == "-"
+    assert page.fraction(one, {"peak": {"float32": 1e10}, "bandwidth": 1e9}) == 0.5
+    assert page.fraction(one, {"peak": {"float32": 1e12}, "bandwidth": 1e7}) == 0.1
+    assert page.fraction(one, {}) is None
+
+
+def test_a_row_far_from_the_roofline_is_told_with_its_reason(monkeypatch):
+    limits = Row("", facts={"peak": {"float32": 1e12}, "bandwidth": 1e7, "fractions": {"starter a": 0.49, "b": 0.51}})
+    rows = {"x": made_row(), "roofline": limits}
+    assert page.far_from_the_roofline(rows) == {"thing": 0.1, "starter a": 0.49}
+    monkeypatch.setattr(reasons, "REASONS", {"th": "of the short.", "thing": "of the long.", "starter": "of all."})
+    text = page.markdown(rows, {})
+    assert "- thing (0.1): of the long.\n- starter a (0.49): of all.\n" in text
+    monkeypatch.setattr(reasons, "REASONS", {})
+    assert "- thing (0.1): no reason is known.\n" in page.markdown(rows, {})
+
+
+def test_every_row_of_the_docs_that_is_far_from_the_roofline_has_a_reason():
+    rows = results.load(ROOT / "Docs" / "benchmarks.json")
+    far = page.far_from_the_roofline(rows)
+    assert len(far) > 5 and [what for what in far if not reasons.reason(what)] == []
 
 
 def test_a_peer_that_is_faster_stands_in_the_first_lines():
@@ -99,7 +116,7 @@ def test_a_peer_that_is_faster_stands_in_the_first_lines():
 
 def test_goals_without_measurement_are_not_claimed():
     sheet = goals({})
-    assert len(sheet.rows) == len(GOALS) == 11
+    assert len(sheet.rows) == len(GOALS) == 12
     assert {row[3] for row in sheet.rows} == {""}
     assert all("not measured" in row[2] for row in sheet.rows)
 

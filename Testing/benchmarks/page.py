@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from Testing.benchmarks.goals import goals
+from Testing.benchmarks.reasons import HALF, reason
 from Testing.benchmarks.results import Comparison, Row, Sheet
 
 COLUMNS = [
@@ -36,6 +37,7 @@ def markdown(rows: dict[str, Row], machine: dict[str, str]) -> str:
     for row in rows.values():
         if row.sheet or row.notes:
             parts += [f"## {row.title}\n", _table(row.sheet) if row.sheet else "", "\n".join(row.notes) + "\n"]
+    parts += _why(rows)
     parts += ["## Goals\n", _table(goals(rows)), "## When each row was measured\n", _table(_times(rows))]
     return "\n".join(part for part in parts if part.strip()).rstrip() + "\n"
 
@@ -86,23 +88,44 @@ def _compared(rows: dict[str, Row]) -> Sheet:
                 lines.append([
                     one.what if number == 0 else "", name, _number(taken.wall_s), _number(taken.cpu_s),
                     "" if number == 0 else f"{wall:.2f}", "" if number == 0 else f"{cpu:.2f}",
-                    _number(taken.peak_gb), _number(taken.extra_gb), fraction(one, ceilings) if number == 0 else "",
+                    _number(taken.peak_gb), _number(taken.extra_gb), _fraction(one, ceilings) if number == 0 else "",
                 ])  # fmt: skip
     return Sheet(COLUMNS, lines)
 
 
-def fraction(one: Comparison, ceilings: dict) -> str:
+def fraction(one: Comparison, ceilings: dict) -> float | None:
     """Of the roofline, by the processor's seconds (those of one thread are the wall's on an idle machine)."""
     if one.work is None or not ceilings:
-        return "-"
+        return None
     least_s = max(
         one.work.operations / ceilings["peak"][one.work.precision], one.work.moved_bytes / ceilings["bandwidth"]
     )
-    return (
-        f"{least_s / one.ours.cpu_s:.2g} ({one.work.precision})"
-        if one.work.operations
-        else f"{least_s / one.ours.cpu_s:.2g}"
-    )
+    return least_s / one.ours.cpu_s
+
+
+def _fraction(one: Comparison, ceilings: dict) -> str:
+    """The fraction in words."""
+    found = fraction(one, ceilings)
+    if found is None:
+        return "-"
+    return f"{found:.2g} ({one.work.precision})" if one.work.operations else f"{found:.2g}"
+
+
+def far_from_the_roofline(rows: dict[str, Row]) -> dict[str, float]:
+    """Tasks and starters that reach less than half of the roofline, with the fraction that they reach."""
+    facts = rows["roofline"].facts if "roofline" in rows else {}
+    found = {one.what: fraction(one, facts) for row in rows.values() for one in row.comparisons}
+    found |= facts.get("fractions", {})
+    return {what: value for what, value in found.items() if value is not None and value < HALF}
+
+
+def _why(rows: dict[str, Row]) -> list[str]:
+    """The section of reasons; nothing where every row comes near enough."""
+    far = far_from_the_roofline(rows)
+    if not far:
+        return []
+    lines = [f"- {what} ({value:.2g}): {reason(what) or 'no reason is known.'}" for what, value in far.items()]
+    return ["## Why less than half of the roofline\n", "\n".join(lines) + "\n"]
 
 
 def _times(rows: dict[str, Row]) -> Sheet:

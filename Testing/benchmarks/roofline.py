@@ -4,9 +4,9 @@
 
 Two ceilings are measured first: the most operations a second that a 3 x 3 convolution reaches here, in float32 and in
 bfloat16, and the bytes a second that a copy moves. Then every starter does its whole task on a real or simulated scan,
-as every door runs it. Its forward passes are timed where they happen; in one more run their operations are counted
-(2 for a multiplication with its addition) and the bytes that go through memory if no layer is fused with the next: its
-weights, and its output written and read once.
+as every door runs it. Its forward passes are timed where they happen; in one more run the layers of the network as it
+is published are counted: their operations (2 for a multiplication with its addition) and the bytes that go through
+memory if no layer is fused with the next: its weights, and its output written and read once.
 
 A network can reach ``min(peak, operations / byte * bandwidth)``, a bound that caches may raise. *Fraction* is what it
 reaches of that bound. *Of the peak* is what it reaches of the convolution's ceiling alone. *Elsewhere* is the part of
@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("", "Neuraxis", "HemorrhageSeg", "StrokeCTP", "SpineDiscLabel")]
 
+from HemorrhageSegLib.networks.drunet_inference import FusedDRUNet  # noqa: E402
 from NeuraxisLib.atomic import atomic_write  # noqa: E402
 from NeuraxisLib.files import read_volume  # noqa: E402
 from NeuraxisLib.inference import Predictor  # noqa: E402
@@ -66,11 +67,12 @@ class Ceilings:
 
 @dataclass
 class Meter:
-    """What the forward passes of a task took: calls, seconds, the precision they settled on."""
+    """What the forward passes of a task took: calls, seconds, the precision they settled on; what they have to do."""
 
     calls: int = 0
     seconds: float = 0.0
     precision: str = "float32"
+    operations: float = 0.0
     moved_bytes: float = 0.0
 
     def layer(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -98,6 +100,23 @@ def metered(clock: Callable[[], float] = time.perf_counter) -> Iterator[Meter]:
         yield meter
     finally:
         Predictor._forward = forward
+
+
+@contextmanager
+def counted() -> Iterator[Meter]:
+    """Count operations and bytes meanwhile, layer by layer of the network as it is published, not as it is fused."""
+    fused = FusedDRUNet.forward
+    FusedDRUNet.forward = lambda self, x: self.network(x)
+    try:
+        with metered() as meter, FlopCounterMode(display=False) as flops:
+            hook = nn.modules.module.register_module_forward_hook(meter.layer)
+            try:
+                yield meter
+            finally:
+                hook.remove()
+        meter.operations = float(flops.get_total_flops())
+    finally:
+        FusedDRUNet.forward = fused
 
 
 def best_seconds(run: Callable[[], Any], rounds: int, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -173,6 +192,11 @@ class Reached:
         """Of the roofline."""
         return self.rate / self.bound
 
+    @property
+    def elsewhere(self) -> float:
+        """Time of the task outside the network, in parts of the network's."""
+        return self.task_s / self.network_s - 1
+
     def words(self) -> dict[str, Any]:
         """One row of the table."""
         return {
@@ -196,14 +220,9 @@ def measure(starter: str, ceilings: Ceilings, rounds: int, clock: Callable[[], f
             run()
             task_s = min(task_s, clock() - start)
         network_s, calls, precision = min(network_s, meter.seconds), meter.calls, meter.precision
-    counter = Meter()
-    hook = nn.modules.module.register_module_forward_hook(counter.layer)
-    try:
-        with FlopCounterMode(display=False) as flops:
-            run()
-    finally:
-        hook.remove()
-    operations, moved = flops.get_total_flops(), counter.moved_bytes
+    with counted() as counter:
+        run()
+    operations, moved = counter.operations, counter.moved_bytes
     bound, peak = ceilings.bound(precision, operations / moved), ceilings.peak[precision]
     return Reached(starter, precision, calls, operations, moved, network_s, task_s, bound, peak)
 

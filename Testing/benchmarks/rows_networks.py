@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -255,15 +255,18 @@ def limits(settings: Settings) -> Row:
     ceilings = roofline.measure_ceilings(rounds, clock)
     starters = list(roofline.STARTERS)[-1:] if settings.quick else list(roofline.STARTERS)
     apart = {starter: Apart(settings.threads, reached, starter, ceilings, rounds, clock) for starter in starters}
-    found: list[Mapping[str, Any]] = []
+    found: list[roofline.Reached] = []
     for contender in apart.values():
         try:
             found.append(contender.round().answer)
         finally:
             contender.close()
     row = Row("Roofline of the starters")
-    row.sheet = Sheet(list(found[0]), [[str(value) for value in one.values()] for one in found])
+    words = [one.words() for one in found]
+    row.sheet = Sheet(list(words[0]), [[str(value) for value in one.values()] for one in words])
     row.facts = {"peak": ceilings.peak, "bandwidth": ceilings.bandwidth}
+    row.facts["fractions"] = {one.starter: one.fraction for one in found}
+    row.facts["elsewhere"] = {one.starter: one.elsewhere for one in found}
     row.notes.append(
         f"{settings.threads} thread(s), by its processor time: convolutions reach {ceilings.peak['float32'] / 1e9:.0f} "
         f"GFLOP/s in float32 and {ceilings.peak['bfloat16'] / 1e9:.0f} in bfloat16, a copy "
@@ -273,9 +276,9 @@ def limits(settings: Settings) -> Row:
 
 
 def reached(starter: str, ceilings: roofline.Ceilings, rounds: int, clock: Callable[[], float]) -> Run:
-    """In a process of its own: the row of one starter in words."""
+    """In a process of its own: what one starter reaches."""
     keep_freed_memory()
-    return lambda: roofline.measure(starter, ceilings, rounds, clock).words()
+    return lambda: roofline.measure(starter, ceilings, rounds, clock)
 
 
 # -- what the machine has to do at least ----------------------------------------------------------------------
@@ -287,14 +290,9 @@ def counted(make: Callable[..., Run], *arguments: Any) -> Run:
     run()  # the precision is settled
 
     def count() -> Work:
-        counter = roofline.Meter()
-        hook = torch.nn.modules.module.register_module_forward_hook(counter.layer)
-        try:
-            with roofline.metered() as meter, roofline.FlopCounterMode(display=False) as flops:
-                run()
-        finally:
-            hook.remove()
-        return Work(float(flops.get_total_flops()), counter.moved_bytes, meter.precision)
+        with roofline.counted() as meter:
+            run()
+        return Work(meter.operations, meter.moved_bytes, meter.precision)
 
     return count
 
