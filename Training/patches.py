@@ -134,7 +134,7 @@ def cache_case(path: Path, store: Store, name: str, preprocessing: VolumePreproc
     chunks = tuple(min(side, length) for side, length in zip(CHUNK, image.shape))
     with atomic_write(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         file.create_dataset("image", data=image.astype(np.float16), chunks=chunks)  # exact to 0.02 HU
-        file.create_dataset("truth", data=truth, chunks=chunks, compression="lzf")
+        file.create_dataset("truth", data=truth, chunks=chunks)
         file.create_dataset("blood", data=np.argwhere(truth == 1).astype(np.int16))
         file.create_dataset("bright", data=bright.astype(np.int16))
 
