@@ -201,7 +201,10 @@ def patches(settings: Settings) -> Row:
     taken = take_turns({words: Here(lambda name=name: all_of(name)) for name, words in named.items()}, settings.rounds)
     each = {words: times(taken[words], 1 / len(chosen[name])) for name, words in named.items()}
     what = f"Training patch {' x '.join(map(str, size))} out of {' x '.join(map(str, benchmark_store.SHAPE))}"
-    note = "stores are not compressed by default; with lzf they are a third of the size, and unpacking takes the time."
+    note = (
+        "stores are not compressed by default; with lzf they are a third of the size, and unpacking takes the time. "
+        "Training cuts image and truth from files of the same make, a case each, on the network's grid (half precision)."
+    )
     return Row("Reading patches", [Comparison(what, each, Work(0.0, 2.0 * 2 * float(np.prod(size))), note)])
 
 
