@@ -203,7 +203,7 @@ def patches(settings: Settings) -> Row:
     what = f"Training patch {' x '.join(map(str, size))} out of {' x '.join(map(str, benchmark_store.SHAPE))}"
     note = (
         "stores are not compressed by default; with lzf they are a third of the size, and unpacking takes the time. "
-        "Training cuts image and truth from files of the same make, a case each, on the network's grid (half precision)."
+        "Training cuts image and truth from files of the same make, a case each, on the network's grid."
     )
     return Row("Reading patches", [Comparison(what, each, Work(0.0, 2.0 * 2 * float(np.prod(size))), note)])
 
