@@ -283,9 +283,13 @@ def deconvolution_maps(
 
 
 def _highest_frame(curves: torch.Tensor) -> torch.Tensor:
-    """(n,) frame at which curves (n, t), smoothed over time, are highest."""
-    padded = torch.cat([curves[:, :1], curves, curves[:, -1:]], 1)
-    return largest(0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:])[1]
+    """(n,) frame at which curves (n, t), smoothed over time as by :func:`smoothing.temporal`, are highest."""
+    smooth = 2 * curves  # four times the weights 1/4, 1/2, 1/4
+    smooth[:, 1:] += curves[:, :-1]
+    smooth[:, :-1] += curves[:, 1:]
+    smooth[:, 0] += curves[:, 0]
+    smooth[:, -1] += curves[:, -1]
+    return largest(smooth)[1]
 
 
 def _deconvolved(curves: torch.Tensor, artery: np.ndarray, step_s: float, options: PerfusionOptions) -> Peaks:
