@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 #: Neighbours within a slice, for planes and for volumes.
-FLAT = ndimage.generate_binary_structure(2, 1)
+FLAT = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
 FLAT_3D = np.stack([np.zeros((3, 3), bool), FLAT, np.zeros((3, 3), bool)])
 #: Whole-pixel steps of eight lines, walked both ways: sixteen directions in the slice.
 _LINES = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1))
@@ -96,6 +95,8 @@ def box_in_plane(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
 
 def drop_small(mask: np.ndarray, voxels: int) -> np.ndarray:
     """A mask without its connected components of fewer than ``voxels``."""
+    from scipy import ndimage
+
     labels, _ = ndimage.label(mask)
     keep = np.bincount(labels.ravel()) >= voxels
     keep[0] = False
@@ -104,6 +105,8 @@ def drop_small(mask: np.ndarray, voxels: int) -> np.ndarray:
 
 def largest(mask: np.ndarray) -> np.ndarray:
     """The largest connected component of a mask, or the empty mask."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask)
     if count < 2:
         return mask
