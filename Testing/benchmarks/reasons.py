@@ -18,9 +18,13 @@ REASONS = {
         "16 passes of one slice each. Convolutions take 75 % of a pass, at 160 of 231 GFLOP/s since the maps of one "
         "slice are small; ReLU, pooling and normalisation between them, which PyTorch runs one by one, take the rest."
     ),
+    "discs-hourglass-starter": (
+        "4 passes of slabs and 3 of one slab turned, one image each. Convolutions of 40 and 80 channels take four fifths"
+        " of a pass, nearly half of that the 1x1 ones; ReLU, sums and the normalisations before a convolution, which "
+        "PyTorch runs one by one, take the rest."
+    ),
     "discs-hourglass-starter: spine MR": (
-        "the network takes 80 % of the task, at half of its own roofline; levelling of the intensities, evidence map, "
-        "names with probabilities and measures take the rest."
+        "the network takes nine tenths, at half of its own roofline (see there); resampling and peaks take the rest."
     ),
     "hemorrhage-slexnet-starter: head CT": (
         "the network takes 70 to 75 % of the task; finding the brain, density rules, bone edges, components and "
@@ -33,8 +37,7 @@ REASONS = {
     "hemorrhage-drunet-starter": (
         "convolutions and products take half of a pass; with 4 to 16 channels on the first levels they cannot fill the "
         "vector units. ELU takes a fifth, in five steps since PyTorch fuses it with no convolution; sums of the two "
-        "halves, pooling and the way between layouts take the rest. OpenVINO, which fuses ELU, is 1.4 times as fast "
-        "(--device openvino)."
+        "halves, pooling and the way between layouts take the rest."
     ),
     "Perfusion, bSVD maps": (
         "60 % of the time are matrix products through the dozen singular values that the cut leaves: sums so short "

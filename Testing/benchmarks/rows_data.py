@@ -355,9 +355,13 @@ def startup(settings: Settings) -> Row:
 
 
 def _fresh(code: str) -> Taken:
-    """A new interpreter that imports and ends; its memory by its own word, as the system counts its parent's too."""
+    """A new interpreter that imports and ends; its memory by its own word, as the system counts its parent's too.
+
+    It keeps bytecode, as an installed program has it, whatever this process was told.
+    """
     paths = [str(ROOT / name) for name in ("Neuraxis", "HemorrhageSeg")] + [str(ROOT)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     code += "\nfrom Testing.benchmarks.turns import memory_gb\nprint(memory_gb('VmHWM'))"
     start = time.perf_counter()
     process = subprocess.Popen(
