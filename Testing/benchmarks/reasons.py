@@ -19,9 +19,9 @@ REASONS = {
         "slice are small; ReLU, pooling and normalisation between them, which PyTorch runs one by one, take the rest."
     ),
     "discs-hourglass-starter": (
-        "4 passes of slabs and 3 of one slab turned, one image each. Convolutions of 40 and 80 channels take four fifths"
-        " of a pass, nearly half of that the 1x1 ones; ReLU, sums and the normalisations before a convolution, which "
-        "PyTorch runs one by one, take the rest."
+        "4 passes of slabs and 3 of one slab turned, one image each. Convolutions of 40 and 80 channels take four "
+        "fifths of a pass, nearly half of that the 1x1 ones; ReLU, sums and the normalisations before a convolution, "
+        "which PyTorch runs one by one, take the rest."
     ),
     "discs-hourglass-starter: spine MR": (
         "the network takes nine tenths, at half of its own roofline (see there); resampling and peaks take the rest."
