@@ -184,14 +184,8 @@ class Batch:
         """Hear what the workers say and give them more; a timer calls this, :meth:`wait` does it for scripts."""
         if self.is_finished:
             return
-        try:
-            for event in self._workers.poll(patience_s):
-                self._handle(event)
-            self._fill()
-            self._place.commit()
-            self._tables.keep_up()
-        except OutputError as error:  # the ledger itself
-            self._stop(error)
+        if not self._end:
+            self._hear(patience_s)
         self._end_if_through()
 
     def wait(self) -> list[CaseOutcome]:
@@ -271,6 +265,16 @@ class Batch:
     def _update_progress(self) -> None:
         for number, entry in self._running.items():
             entry.fraction, entry.stage = self._workers.progress_of(number)
+
+    def _hear(self, patience_s: float) -> None:
+        try:
+            for event in self._workers.poll(patience_s):
+                self._handle(event)
+            self._fill()
+            self._place.commit()
+            self._tables.keep_up()
+        except OutputError as error:  # the ledger itself
+            self._stop(error)
 
     def _fill(self) -> None:
         """Give waiting cases to free workers, and pass over those that are finished already."""
@@ -413,12 +417,13 @@ class Batch:
     def _end_if_through(self) -> None:
         if self.is_finished or self._running or self._waiting:
             return
+        if not self._tables.has_ended(_LOOK_S):
+            return
         if not self._end:
             self._end = "stopped" if self.failure is not None else "cancelled" if self._cancelling else "done"
             if self._end == "done":
                 self._place.sweep()
             self._tables.begin(report=True)
-        if not self._tables.has_ended(_LOOK_S):
             return
         self.state = self._end
         self._ledger.close()
