@@ -147,6 +147,8 @@ class Batch:
     @property
     def stage(self) -> str:
         """Which case it is at and what is done with it, or how many are under way."""
+        if self._end:
+            return "" if self.is_finished else "Writing the tables"
         self._update_progress()
         finished, count = self.count(DONE) + self.count(FAILED), len(self.entries)
         if len(self._running) == 1:
@@ -424,6 +426,7 @@ class Batch:
             if self._end == "done":
                 self._place.sweep()
             self._tables.begin(report=True)
+        if not self._tables.has_ended(_LOOK_S):
             return
         self.state = self._end
         self._ledger.close()
