@@ -102,10 +102,7 @@ class BatchSection:
 
     def leave(self) -> None:
         """The panel goes: nothing is left running; the batch goes on when it is started again."""
-        self._timer.stop()
-        if self._batch is not None:
-            self._batch.close()
-        self._batch = None
+        self._drop()
 
     # -- choosing -------------------------------------------------------------------------------------------------
 
@@ -181,7 +178,7 @@ class BatchSection:
                 try:
                     progress(1.0, "Starting")
                 except CancelledError:
-                    batch.close()
+                    batch.close()  # else it would keep the folder of the results for itself
                     raise
                 return batch
 
@@ -195,6 +192,7 @@ class BatchSection:
 
     def _drop(self) -> None:
         """Let go of the batch of before."""
+        self._timer.stop()
         if self._batch is not None:
             self._batch.close()
         self._batch = None
